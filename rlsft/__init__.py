@@ -1,0 +1,70 @@
+"""Fine-tune language models from demonstrations with learned rewards: RFT, IRFT and STR + PPO.
+
+Importing this package is light: the names below load their module, and with it transformers, on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rlsft._version import __version__
+from rlsft.errors import ConfigError, DataError, ModelError, RlsftError, RunError
+
+if TYPE_CHECKING:
+    from rlsft.ranking import RankedResponses, rank_responses
+    from rlsft.rewards import RewardModel
+    from rlsft.trainers import (
+        PPOConfig,
+        PPOTrainer,
+        RewardConfig,
+        RewardTrainer,
+        SFTConfig,
+        SFTTrainer,
+        STRConfig,
+        STRTrainer,
+    )
+
+_LAZY = {
+    "RankedResponses": "rlsft.ranking",
+    "rank_responses": "rlsft.ranking",
+    "RewardModel": "rlsft.rewards",
+    "PPOConfig": "rlsft.trainers",
+    "PPOTrainer": "rlsft.trainers",
+    "RewardConfig": "rlsft.trainers",
+    "RewardTrainer": "rlsft.trainers",
+    "SFTConfig": "rlsft.trainers",
+    "SFTTrainer": "rlsft.trainers",
+    "STRConfig": "rlsft.trainers",
+    "STRTrainer": "rlsft.trainers",
+}
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "ModelError",
+    "PPOConfig",
+    "PPOTrainer",
+    "RankedResponses",
+    "RewardConfig",
+    "RewardModel",
+    "RewardTrainer",
+    "RlsftError",
+    "RunError",
+    "SFTConfig",
+    "SFTTrainer",
+    "STRConfig",
+    "STRTrainer",
+    "__version__",
+    "rank_responses",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'rlsft' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,21 @@
+"""Errors that a user can mend: each message names the thing, what was expected, what came and what to do."""
+
+
+class RlsftError(Exception):
+    """Base of every error that `rlsft` raises on purpose; the command line prints it without a traceback."""
+
+
+class DataError(RlsftError, ValueError):
+    """A data file, a row or a column is not what the method needs."""
+
+
+class ConfigError(RlsftError, ValueError):
+    """A configuration value or key is wrong, or two of them contradict each other."""
+
+
+class ModelError(RlsftError, ValueError):
+    """A model or tokenizer folder cannot be used as asked (no pad token, no LM head, …)."""
+
+
+class RunError(RlsftError, RuntimeError):
+    """A run cannot go on: its directory is in use, the disk is full, a stage is missing."""

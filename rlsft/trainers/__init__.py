@@ -1,0 +1,42 @@
+"""The methods as trainers on `transformers.Trainer`; each name loads its module on first use."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlsft.trainers.ppo import PPOTrainer
+    from rlsft.trainers.ppo_config import PPOConfig
+    from rlsft.trainers.reward import RewardConfig, RewardTrainer
+    from rlsft.trainers.sft import SFTConfig, SFTTrainer
+    from rlsft.trainers.str_config import STRConfig
+    from rlsft.trainers.str_trainer import STRTrainer
+
+_LAZY = {
+    "PPOConfig": "rlsft.trainers.ppo_config",
+    "PPOTrainer": "rlsft.trainers.ppo",
+    "RewardConfig": "rlsft.trainers.reward",
+    "RewardTrainer": "rlsft.trainers.reward",
+    "SFTConfig": "rlsft.trainers.sft",
+    "SFTTrainer": "rlsft.trainers.sft",
+    "STRConfig": "rlsft.trainers.str_config",
+    "STRTrainer": "rlsft.trainers.str_trainer",
+}
+
+__all__ = [
+    "PPOConfig",
+    "PPOTrainer",
+    "RewardConfig",
+    "RewardTrainer",
+    "SFTConfig",
+    "SFTTrainer",
+    "STRConfig",
+    "STRTrainer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'rlsft.trainers' has no attribute {name!r}")
