@@ -33,7 +33,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
                 f"Free some space and start the same command again: it goes on from the last finished step."
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise RunError(f"cannot write {target}: {error.strerror}. Choose another --output_dir.") from error
+            raise RunError(
+                f"cannot write {target}: {error.strerror}. Choose another --output_dir."
+            ) from error
         raise
     finally:
         partial.unlink(missing_ok=True)
@@ -68,7 +70,9 @@ def append_jsonl(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
             file.write(json.dumps(jsonable(row), ensure_ascii=False) + "\n")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(f"no space left on the disk while appending to {target}; free some space and resume") from error
+            raise RunError(
+                f"no space left on the disk while appending to {target}; free some space and resume"
+            ) from error
         raise
 
 
@@ -82,7 +86,9 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number}: not valid JSON ({error.msg} at column {error.colno})") from None
+                raise DataError(
+                    f"{path}, line {number}: not valid JSON ({error.msg} at column {error.colno})"
+                ) from None
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}")
             rows.append(row)

@@ -96,7 +96,9 @@ def tiny_config(family: str, vocab_size: int = 400, **changes: Any) -> Any:
 FAMILIES = ("llama", "gpt2", "qwen2", "gemma2")
 
 
-def tiny_model(family: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> PreTrainedModel:
+def tiny_model(
+    family: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any
+) -> PreTrainedModel:
     """A causal LM of about 50k parameters with seeded random weights, in eval mode."""
     set_seed(seed)
     model = AutoModelForCausalLM.from_config(tiny_config(family, **changes), dtype=dtype)

@@ -1,0 +1,3 @@
+#define RLSFT_ISA scalar
+#define RLSFT_TILE 1
+#include "dense_kernels.inl"

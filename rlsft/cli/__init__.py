@@ -1,0 +1,1 @@
+"""The command line: every command from the same config classes as the Python API, no logic of its own."""

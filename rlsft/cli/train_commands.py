@@ -1,0 +1,132 @@
+"""`rlsft sft`, `rlsft reward`, `rlsft ppo`: one stage on your own data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlsft.cli.job import JobArguments, resolve_model, train_and_eval
+from rlsft.cli.parsing import parse
+from rlsft.errors import ConfigError
+
+
+def run(command: str, argv: Sequence[str]) -> int:
+    return {"sft": run_sft, "reward": run_reward, "ppo": run_ppo}[command](argv)
+
+
+def run_sft(argv: Sequence[str]) -> int:
+    from rlsft.models import load_tokenizer
+    from rlsft.trainers.sft import SFTConfig, SFTTrainer
+
+    (job, args), flags = parse(
+        "sft", [JobArguments, SFTConfig], argv, description="Supervised fine-tuning on demonstrations."
+    )
+    job.require("model")
+    model = resolve_model(job.model, args.dtype)
+    train, held_out = train_and_eval(job)
+    if flags.dry_run:
+        return dry_run(model, train, args)
+    trainer = SFTTrainer(
+        model=model, args=args, train_dataset=train, eval_dataset=held_out, processing_class=load_tokenizer(model)
+    )
+    return finish(trainer, args)
+
+
+def run_reward(argv: Sequence[str]) -> int:
+    from rlsft.models import load_tokenizer
+    from rlsft.trainers.reward import RewardConfig, RewardTrainer
+
+    (job, args), flags = parse(
+        "reward", [JobArguments, RewardConfig], argv, description="Train a reward model on prompt/chosen/rejected rows."
+    )
+    job.require("model")
+    model = resolve_model(job.model, args.dtype)
+    train, held_out = train_and_eval(job)
+    if flags.dry_run:
+        return dry_run(model, train, args)
+    trainer = RewardTrainer(
+        model=model, args=args, train_dataset=train, eval_dataset=held_out, processing_class=load_tokenizer(model)
+    )
+    return finish(trainer, args)
+
+
+def run_ppo(argv: Sequence[str]) -> int:
+    from rlsft.models import load_tokenizer
+    from rlsft.trainers.ppo import PPOTrainer
+    from rlsft.trainers.ppo_config import PPOConfig
+
+    (job, args), flags = parse(
+        "ppo", [JobArguments, PPOConfig], argv, description="Improve a policy with PPO on a reward model."
+    )
+    job.require("model", "reward_model")
+    model = resolve_model(job.model, args.dtype)
+    train, held_out = train_and_eval(job)
+    if flags.dry_run:
+        return dry_run(model, train, args)
+    trainer = PPOTrainer(
+        model=model,
+        args=args,
+        reward_model=resolve_reward(job.reward_model, args),
+        train_dataset=train,
+        eval_dataset=held_out,
+        processing_class=load_tokenizer(model),
+    )
+    return finish(trainer, args)
+
+
+def resolve_reward(name: str, args: Any) -> Any:
+    """A reward model's folder, or the user's own `module:function` (TRL's reward signature)."""
+    if Path(name).is_dir():
+        from rlsft.rewards import RewardModel
+
+        return RewardModel.from_pretrained(name, dtype=args.dtype, attn_implementation=args.attn_implementation)
+    if ":" in name:
+        from rlsft.evaluation import load_function
+
+        return [load_function(name)]
+    raise ConfigError(f"--reward_model {name!r}: neither a folder nor module:function")
+
+
+def finish(trainer: Any, args: Any) -> int:
+    """Train, going on from the newest checkpoint in output_dir when there is one; save; evaluate."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    from rlsft.trainers.run_dir import RunDirectory
+
+    with RunDirectory(args.output_dir) as run:
+        run.record(seed=args.seed)
+        checkpoint = args.resume_from_checkpoint or get_last_checkpoint(args.output_dir)
+        with run.timed(type(trainer).__name__):
+            trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model(args.output_dir)
+        trainer.save_state()
+        if trainer.eval_dataset is not None:
+            run.record(evaluation=trainer.evaluate())
+    print(f"saved in {args.output_dir}")
+    return 0
+
+
+def dry_run(model: str, train: Any, args: Any) -> int:
+    """Decoded examples with their loss mask, lengths, what would be cut, memory and time; trains nothing."""
+    from rich.console import Console
+
+    from rlsft.data import preview
+    from rlsft.models import estimate_training, load_tokenizer
+
+    console = Console()
+    tokenizer = load_tokenizer(model)
+    shown = preview(train, tokenizer, max_length=args.max_length or 1024, system_prompt=args.system_prompt)
+    console.print(shown)
+    console.print(
+        estimate_training(
+            model,
+            batch_size=args.per_device_train_batch_size,
+            sequence_length=min(args.max_length or 1024, shown.longest),
+            lora_r=args.lora_r if args.use_peft else None,
+            dtype=args.dtype,
+            num_examples=len(train),
+            num_epochs=args.num_train_epochs,
+        )
+    )
+    return 0

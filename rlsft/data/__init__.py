@@ -1,0 +1,1 @@
+"""Files and packages to typed examples: loading, formats, templates, masks, collators, preview."""

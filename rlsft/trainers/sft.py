@@ -1,0 +1,213 @@
+"""Supervised fine-tuning on demonstrations: cross-entropy of the completion, logits never built."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import EvalPrediction, TrainerCallback
+
+from rlsft.data.collators import DemonstrationCollator
+from rlsft.data.encoding import encode_demonstration
+from rlsft.models import completion_logprobs, hidden_states, lm_head_of, load_causal_lm
+from rlsft.trainers.arguments import RlsftArguments, one_of
+from rlsft.trainers.base import RlsftTrainer
+from rlsft.trainers.encoded import Rows, encode_dataset
+from rlsft.trainers.preparation import adapt, length_limit, tokenizer_for
+from rlsft_kernels import linear_cross_entropy
+
+IGNORED = -100  # transformers' label of a position without a loss
+
+
+@dataclass
+class SFTConfig(RlsftArguments):
+    """Settings of `SFTTrainer`; names and defaults are TRL's where it has them."""
+
+    learning_rate: float = field(default=2e-5, metadata={"help": "Peak learning rate of AdamW. LoRA likes 2e-4."})
+    completion_only_loss: bool = field(
+        default=True, metadata={"help": "Train the completion only. Off: the prompt too, from its second token on."}
+    )
+    padding_side: Literal["right", "left"] = field(
+        default="right", metadata={"help": "Where batches are padded; it changes no result."}
+    )
+    pad_to_multiple_of: int | None = field(
+        default=None, metadata={"help": "Pad batches to a multiple of so many tokens. Unset: to the longest row."}
+    )
+
+    def __post_init__(self) -> None:
+        one_of("padding_side", self.padding_side, ("right", "left"))
+        super().__post_init__()
+
+
+class SFTTrainer(RlsftTrainer):
+    """Fine-tune a causal LM on demonstrations.
+
+    Loss: `-sum log p(token) / n` over the `n` trained tokens of an optimizer step, all micro-batches and ranks
+    together. The end-of-turn token is trained; masks come from lengths, so pad may equal the end token.
+
+    Args:
+        model: a folder, or a loaded causal LM (with an adapter or without).
+        args: settings; None = `SFTConfig("sft")`.
+        train_dataset: rows of `prompt` + `completion`, `messages` or `text` (strings or chat lists), as a
+            `datasets.Dataset` or a list of dicts; or rows of `input_ids` + `completion_mask`.
+        eval_dataset: the same, or a dict of several; `evaluate()` gives `eval_loss` (mean over trained tokens),
+            `eval_mean_token_accuracy`, `eval_entropy`, `eval_perplexity`.
+        processing_class: the tokenizer; None = the one in the model's folder.
+        compute_metrics: called with log-probabilities `[N, T]` of the labels as predictions, and labels `[N, T]`
+            that are -100 outside the trained tokens.
+        callbacks: added to transformers' and our own.
+        optimizers: optimizer and scheduler, or (None, None) for those of `args`.
+        peft_config: a `peft.PeftConfig` or a mapping of LoRA fields; None = the `lora_*` fields when `use_peft`.
+
+    Raises:
+        ConfigError, DataError, ModelError: see the message; nothing has been written then.
+    """
+
+    stage = "sft"
+    args: SFTConfig
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | nn.Module,
+        args: SFTConfig | None = None,
+        train_dataset: Rows | None = None,
+        eval_dataset: Rows | Mapping[str, Rows] | None = None,
+        processing_class: Any = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
+        callbacks: Sequence[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        peft_config: Any = None,
+    ):
+        args = args or SFTConfig("sft")
+        tokenizer = tokenizer_for(model, processing_class)
+        if not isinstance(model, nn.Module):
+            model = load_causal_lm(model, dtype=args.dtype, attn_implementation=args.attn_implementation)
+        model = adapt(model, args, peft_config, "CAUSAL_LM")
+        lm_head_of(model)  # says at once when the head is of a kind that the loss cannot use
+
+        def encoded(rows: Rows, name: str) -> Any:
+            return encode_demonstrations(rows, tokenizer, args, length_limit(args.max_length, model), name)
+
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=DemonstrationCollator(
+                tokenizer.pad_token_id, args.padding_side, args.pad_to_multiple_of
+            ),
+            train_dataset=None if train_dataset is None else encoded(train_dataset, "train_dataset"),
+            eval_dataset=encoded_eval(eval_dataset, encoded),
+            processing_class=tokenizer,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+
+    def count_items(self, batch: dict[str, Tensor]) -> Tensor:
+        return torch.stack([trained_tokens(batch).sum(), batch["attention_mask"].sum()])
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """Cross-entropy of the trained tokens over `num_items_in_batch`; only their hidden states meet the head."""
+        input_ids, trained_BT = inputs["input_ids"], trained_tokens(inputs)
+        hidden_BTH = hidden_states(model, input_ids, inputs["attention_mask"])
+        hidden_NH = hidden_BTH[:, :-1][trained_BT[:, 1:]]  # the state at t-1 predicts the token at t
+        head = lm_head_of(model)
+        num_tokens = trained_BT.sum()
+        normalizer = num_tokens if num_items_in_batch is None else num_items_in_batch
+        loss, stats = linear_cross_entropy(
+            hidden_NH,
+            head.weight.to(hidden_NH.dtype),
+            input_ids[trained_BT],
+            bias=None if head.bias is None else head.bias.to(hidden_NH.dtype),
+            softcap=head.softcap,
+            logit_scale=head.logit_scale,
+            normalizer=normalizer.clamp(min=1),
+        )
+        self._watch(stats, num_tokens)
+        if num_items_in_batch is not None:
+            loss = self.scale_loss(loss)
+        return (loss, {}) if return_outputs else loss
+
+    def _watch(self, stats: Mapping[str, Tensor], num_tokens: Tensor) -> None:
+        self.stats.add("entropy", stats["entropy"] * num_tokens, num_tokens)
+        self.stats.add("mean_token_accuracy", stats["accuracy"] * num_tokens, num_tokens)
+
+    def evaluation_rows(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums a row: negative log-likelihood, right tokens, entropy, and the number of trained tokens."""
+        trained_BT = trained_tokens(inputs)
+        scored = completion_logprobs(
+            model,
+            inputs["input_ids"],
+            inputs["attention_mask"],
+            trained_BT,
+            outputs=("logprob", "entropy", "is_top1"),
+        )
+        assert scored.entropy is not None  # noqa: S101 (asked for above)
+        assert scored.is_top1 is not None  # noqa: S101
+        columns = (-scored.logprob, scored.is_top1, scored.entropy, trained_BT)
+        rows_BK = torch.stack([column.double().sum(dim=1) for column in columns], dim=1)
+        return rows_BK, scored.logprob, inputs["input_ids"].masked_fill(~trained_BT, IGNORED)
+
+    def metrics_of_rows(self, rows: np.ndarray) -> dict[str, float]:
+        nll, right, entropy, count = rows.sum(axis=0) / max(rows[:, 3].sum(), 1.0)
+        if count == 0:
+            return dict.fromkeys(("loss", "mean_token_accuracy", "entropy", "perplexity"), float("nan"))
+        return {
+            "loss": float(nll),
+            "mean_token_accuracy": float(right),
+            "entropy": float(entropy),
+            "perplexity": float(np.exp(min(nll, 700.0))),  # exp(710) is the end of float64
+        }
+
+
+def trained_tokens(batch: Mapping[str, Tensor]) -> Tensor:
+    """bool [B, T]: real tokens of the completion that have a real token before them to be predicted from."""
+    real_BT = batch["attention_mask"].bool()
+    trained_BT = batch["completion_mask"].bool() & real_BT
+    trained_BT[:, 1:] &= real_BT[:, :-1]
+    trained_BT[:, 0] = False
+    return trained_BT
+
+
+def encode_demonstrations(rows: Rows, tokenizer: Any, args: SFTConfig, max_length: int, name: str) -> Any:
+    """`rows` as `input_ids` + `completion_mask`, ready for the collator."""
+
+    def encode_row(row: Mapping[str, Any]) -> dict[str, Any]:
+        encoded = encode_demonstration(
+            row,
+            tokenizer,
+            max_length=max_length,
+            system_prompt=args.system_prompt,
+            truncate_prompt=args.truncate_prompt,
+        )
+        if not args.completion_only_loss:
+            encoded["completion_mask"] = [position > 0 for position in range(len(encoded["input_ids"]))]
+        return encoded
+
+    return encode_dataset(
+        rows,
+        encode_row,
+        name=name,
+        encoded_columns=("input_ids", "completion_mask"),
+        num_proc=args.dataset_num_proc,
+        show_progress=args.shows_progress,
+    )
+
+
+def encoded_eval(eval_dataset: Any, encoded: Callable[[Rows, str], Any]) -> Any:
+    """An evaluation dataset, none, or a dict of several, each encoded under its own name."""
+    if eval_dataset is None:
+        return None
+    if isinstance(eval_dataset, Mapping):
+        return {key: encoded(rows, f"eval_dataset[{key!r}]") for key, rows in eval_dataset.items()}
+    return encoded(eval_dataset, "eval_dataset")
