@@ -33,9 +33,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
                 f"Free some space and start the same command again: it goes on from the last finished step."
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise RunError(
-                f"cannot write {target}: {error.strerror}. Choose another --output_dir."
-            ) from error
+            raise RunError(f"cannot write {target}: {error.strerror}. Choose another --output_dir.") from error
         raise
     finally:
         partial.unlink(missing_ok=True)

@@ -59,9 +59,7 @@ def python_files(folder: str) -> list[Path]:
 def test_rooms_import_only_what_lies_below_them(room: str) -> None:
     for path in python_files(f"rlsft/{room}"):
         for name in imported_names(path):
-            if not name.startswith("rlsft.") or any(
-                name == top or name.startswith(top + ".") for top in OPEN
-            ):
+            if not name.startswith("rlsft.") or any(name == top or name.startswith(top + ".") for top in OPEN):
                 continue
             other = name.split(".")[1]
             ok = other == room or other in ALLOWED[room] or other not in ALLOWED
@@ -71,18 +69,14 @@ def test_rooms_import_only_what_lies_below_them(room: str) -> None:
 @pytest.mark.parametrize("room", sorted(NO_MODELS))
 def test_pure_rooms_know_no_models(room: str) -> None:
     for path in python_files(f"rlsft/{room}"):
-        bad = {
-            n for n in imported_names(path) if n.split(".")[0] in {"transformers", "trl", "peft", "datasets"}
-        }
+        bad = {n for n in imported_names(path) if n.split(".")[0] in {"transformers", "trl", "peft", "datasets"}}
         assert not bad, f"{path.relative_to(ROOT)} imports {sorted(bad)}"
 
 
 def test_ops_know_nothing_of_the_methods() -> None:
     for path in python_files("kernels/rlsft_kernels"):
         tops = {name.split(".")[0] for name in imported_names(path)}
-        allowed = {"rlsft_kernels", "torch", "numpy", "triton", "scipy", "networkx", ""} | set(
-            sys.stdlib_module_names
-        )
+        allowed = {"rlsft_kernels", "torch", "numpy", "triton", "scipy", "networkx", ""} | set(sys.stdlib_module_names)
         assert tops <= allowed, f"{path.relative_to(ROOT)} imports {sorted(tops - allowed)}"
 
 
@@ -115,16 +109,15 @@ def test_every_op_has_its_parts() -> None:
     for op in ops:
         assert (op / "op.py").exists(), f"{op.name} has no op.py"
         assert (op / "reference.py").exists(), f"{op.name} has no reference.py"
-        assert list((ROOT / "tests/ops").glob(f"test_{op.name}*.py")), (
-            f"{op.name} has no tests/ops/test_{op.name}*.py"
-        )
+        assert list((ROOT / "tests/ops").glob(f"test_{op.name}*.py")), f"{op.name} has no tests/ops/test_{op.name}*.py"
 
 
 @pytest.mark.parametrize("package", ["rlsft", "rlsft_kernels"])
 def test_import_is_light(package: str) -> None:
     code = (
         f"import sys, {package}; "
-        "print([m for m in ('triton', 'transformers', 'trl', 'rlsft_kernels._C', 'datasets', 'networkx') if m in sys.modules])"
+        "heavy = ('triton', 'transformers', 'trl', 'rlsft_kernels._C', 'datasets', 'networkx'); "
+        "print([m for m in heavy if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert out.stdout.strip() == "[]"
@@ -140,7 +133,7 @@ def test_public_names_resolve() -> None:
 
 
 def test_public_signatures_match_the_committed_snapshot() -> None:
-    """A changed public signature is a decision, not an accident: rerun with RLSFT_UPDATE_SNAPSHOT=1 and review the diff."""
+    """A changed public signature is a decision: rerun with RLSFT_UPDATE_SNAPSHOT=1 and review the diff."""
     from tests.support.signatures import public_signatures
 
     path = ROOT / "tests" / "public_api.json"
@@ -153,9 +146,7 @@ def test_public_signatures_match_the_committed_snapshot() -> None:
 
 def test_the_project_speaks_of_itself_alone() -> None:
     """No path of a build machine and no registry host stands in the tree; links to papers and projects are fine."""
-    listed = subprocess.run(
-        ["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=False
-    ).stdout.split()
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=False).stdout.split()
     hosts = "|".join(["py" + "pi[.]org", "python" + "hosted", "deb" + "ian[.]org", "npm" + "js[.]"])
     pattern = re.compile(rf"(/wor[k]/|https?://\S*({hosts}))")
     for name in listed:

@@ -103,8 +103,8 @@ def require_number(name: str, value: float, *, at_least: float | None = None, ab
     """TypeError unless a real number, ValueError unless finite and inside the bound."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    bound = f" and >= {at_least:g}" if at_least is not None else f" and > {above:g}" if above is not None else ""
-    outside = (at_least is not None and value < at_least) or (above is not None and value <= above)
+    bound = f" and >= {at_least:g}" if at_least is not None else f" and > {above:g}" if above is not None else
+    "" outside = (at_least is not None and value < at_least) or (above is not None and value <= above)
     if not math.isfinite(value) or outside:
         raise ValueError(f"{name} must be finite{bound}, got {value!r}")
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Chosen on SmolLM2's head (H=576, V=49152, bf16, one CPU thread): the GEMM wants many rows (0.16 ms a row at 64 rows,
-# 0.06 at 512), the statistics want a block that stays in cache (0.045 ms a row at 1 MiB, 0.15 at 48 MiB).
+# Chosen on SmolLM2's head (H=576, V=49152, bf16, one CPU thread): the GEMM wants many rows (0.16 ms a row at
+# 64 rows, 0.06 at 512), the statistics want a block that stays in cache (0.045 ms a row at 1 MiB, 0.15 at 48
+# MiB).
 DEFAULT_TILE_BYTES = 64 * 2**20
 _CPU_BLOCK_BYTES = 2**20
 # exp() of anything below this is 0 in float64 too, and 0 * LOWEST is 0 where 0 * -inf would be NaN
@@ -25,39 +26,41 @@ def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
 class RowStatistics:
     """Softmax statistics of a block of rows, kept shifted by the row maximum so that p close to 1 keeps its digits."""
 
-    shifted_RV: Tensor  # logits minus their row maximum; overwritten by whoever needs the buffer
-    exp_RV: Tensor
-    row_max_R: Tensor
-    log_sum_R: Tensor  # log of the sum of exp_RV, so that logsumexp = row_max + log_sum
-    logprob_R: Tensor
+    shifted: Tensor  # [R, V] logits minus their row maximum; reused by whoever needs the buffer
+    exp: Tensor  # [R, V]
+    row_max: Tensor  # [R]
+    log_sum: Tensor  # [R] log of the sum of exp_RV, so that logsumexp = row_max + log_sum
+    logprob: Tensor  # [R]
 
 
 @dataclass(frozen=True)
 class Head:
     """`softcap(logit_scale * (hidden @ weight.T + bias)) / temperature`, in this order, one tile of rows at a time."""
 
-    weight_VH: Tensor
-    bias_V: Tensor | None
+    weight: Tensor  # [V, H]
+    bias: Tensor | None  # [V]
     softcap: float | None
     logit_scale: float
 
-    def tiles(self, hidden_NH: Tensor, rows_L: Tensor, tile_bytes: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def tiles(
+        self, hidden_NH: Tensor, rows_L: Tensor, tile_bytes: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yields `(rows_C, hidden_CH, tile_CV)` for the listed rows; every tile is the same buffer, reused."""
-        num_columns = self.weight_VH.shape[0]
-        row_bytes = num_columns * self.weight_VH.element_size()
+        num_columns = self.weight.shape[0]
+        row_bytes = num_columns * self.weight.element_size()
         rows_per_tile = max(1, tile_bytes // max(1, row_bytes))
-        buffer = self.weight_VH.new_empty(min(rows_per_tile, len(rows_L)), num_columns)
+        buffer = self.weight.new_empty(min(rows_per_tile, len(rows_L)), num_columns)
         for start in range(0, len(rows_L), rows_per_tile):
             rows_C = rows_L[start : start + rows_per_tile]
             hidden_CH = hidden_NH.index_select(0, rows_C)
             tile_CV = buffer[: len(rows_C)]
-            torch.mm(hidden_CH, self.weight_VH.t(), out=tile_CV)
+            torch.mm(hidden_CH, self.weight.t(), out=tile_CV)
             yield rows_C, hidden_CH, tile_CV
 
     def blocks(self, num_rows: int) -> Iterator[slice]:
         """Row blocks of one tile in which the statistics run: cache-sized on a CPU, the whole tile elsewhere."""
-        row_bytes = self.weight_VH.shape[0] * statistics_dtype(self.weight_VH.dtype).itemsize
-        on_cpu = self.weight_VH.device.type == "cpu"
+        row_bytes = self.weight.shape[0] * statistics_dtype(self.weight.dtype).itemsize
+        on_cpu = self.weight.device.type == "cpu"
         step = max(1, _CPU_BLOCK_BYTES // max(1, row_bytes)) if on_cpu else max(1, num_rows)
         for start in range(0, num_rows, step):
             yield slice(start, min(start + step, num_rows))
@@ -65,8 +68,8 @@ class Head:
     def logits(self, tile_RV: Tensor, temperature_R1: Tensor | float) -> tuple[Tensor, Tensor | None]:
         """Final logits of a block and, with a softcap, the capped values before the temperature (for `chain_`)."""
         scores_RV = tile_RV.to(statistics_dtype(tile_RV.dtype), copy=True)
-        if self.bias_V is not None:
-            scores_RV += self.bias_V
+        if self.bias is not None:
+            scores_RV += self.bias
         if self.logit_scale != 1.0:
             scores_RV *= self.logit_scale
         if self.softcap is None:
@@ -94,8 +97,8 @@ def row_statistics(logits_RV: Tensor, targets_R: Tensor) -> RowStatistics:
 
 def entropy_of(statistics: RowStatistics) -> Tensor:
     """`-sum p log p` of each row: `log_sum - sum p * shifted`, in which a vanished p adds exactly 0."""
-    weighted_R = torch.linalg.vecdot(statistics.exp_RV, statistics.shifted_RV)
-    return statistics.log_sum_R - weighted_R / statistics.log_sum_R.exp()
+    weighted_R = torch.linalg.vecdot(statistics.exp, statistics.shifted)
+    return statistics.log_sum - weighted_R / statistics.log_sum.exp()
 
 
 class HeadGradients:
@@ -105,26 +108,32 @@ class HeadGradients:
         self._head = head
         needs_hidden, needs_weight, needs_bias = needs
         wide = statistics_dtype(hidden_NH.dtype)
-        self.hidden_NH = torch.zeros_like(hidden_NH, memory_format=torch.contiguous_format) if needs_hidden else None
-        self.weight_VH = torch.zeros_like(head.weight_VH, dtype=wide, memory_format=torch.contiguous_format) if needs_weight else None
-        self.bias_V = head.weight_VH.new_zeros(head.weight_VH.shape[0], dtype=wide) if needs_bias else None
+        self.hidden_NH = (
+            torch.zeros_like(hidden_NH, memory_format=torch.contiguous_format) if needs_hidden else None
+        )
+        self.weight = (
+            torch.zeros_like(head.weight, dtype=wide, memory_format=torch.contiguous_format)
+            if needs_weight
+            else None
+        )
+        self.bias = head.weight.new_zeros(head.weight.shape[0], dtype=wide) if needs_bias else None
 
     def add(self, rows_C: Tensor, hidden_CH: Tensor, grad_tile_CV: Tensor) -> None:
         """Adds one tile of the gradient by `hidden @ weight.T + bias`."""
         if self.hidden_NH is not None:
-            self.hidden_NH.index_copy_(0, rows_C, grad_tile_CV @ self._head.weight_VH)
-        if self.weight_VH is not None:
-            if self.weight_VH.dtype == grad_tile_CV.dtype:
-                self.weight_VH.addmm_(grad_tile_CV.t(), hidden_CH)
+            self.hidden_NH.index_copy_(0, rows_C, grad_tile_CV @ self._head.weight)
+        if self.weight is not None:
+            if self.weight.dtype == grad_tile_CV.dtype:
+                self.weight.addmm_(grad_tile_CV.t(), hidden_CH)
             else:  # a half-precision product, then a float32 sum: one rounding a tile instead of one a row
-                self.weight_VH += grad_tile_CV.t() @ hidden_CH
-        if self.bias_V is not None:
-            self.bias_V += grad_tile_CV.sum(dim=0, dtype=self.bias_V.dtype)
+                self.weight += grad_tile_CV.t() @ hidden_CH
+        if self.bias is not None:
+            self.bias += grad_tile_CV.sum(dim=0, dtype=self.bias.dtype)
 
     def as_tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """The three gradients; what was not asked for is an empty tensor, because an op returns no None."""
-        gradients = (self.hidden_NH, self.weight_VH, self.bias_V)
-        hidden, weight, bias = (self._head.weight_VH.new_empty(0) if g is None else g for g in gradients)
+        gradients = (self.hidden_NH, self.weight, self.bias)
+        hidden, weight, bias = (self._head.weight.new_empty(0) if g is None else g for g in gradients)
         return hidden, weight, bias
 
 
@@ -143,7 +152,9 @@ def labelled_rows(targets_N: Tensor, ignore_index: int, num_columns: int) -> Ten
     return rows_L
 
 
-def under_autocast(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+def under_autocast(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Casts a head's operands as `F.linear` would inside `torch.autocast`; unchanged outside it and for float64."""
     device_type = hidden.device.type
     if not torch.is_autocast_enabled(device_type) or hidden.dtype == torch.float64:

@@ -9,12 +9,14 @@ from torch import Tensor
 
 
 @torch.library.custom_op("rlsft::scale_saved_gradients", mutates_args=())
-def scale_saved_gradients(gradients: list[Tensor], scale: Tensor, inputs: list[Tensor], op: str) -> list[Tensor]:
+def scale_saved_gradients(
+    gradients: list[Tensor], scale: Tensor, inputs: list[Tensor], op: str
+) -> list[Tensor]:
     """`gradients[i] * scale`, on the device and in the dtype of `inputs[i]`.
 
-    The multiplication runs before the cast, so a GradScaler's factor arrives before half precision could underflow.
-    `inputs` ties the result to the tensors it is a gradient of: differentiating it again reaches the error below
-    instead of being taken for a constant.
+    The multiplication runs before the cast, so a GradScaler's factor arrives before half precision could
+    underflow. `inputs` ties the result to the tensors it is a gradient of: differentiating it again reaches
+    the error below instead of being taken for a constant.
     """
     return [(g * scale.to(g.dtype)).to(x.dtype) for g, x in zip(gradients, inputs, strict=True)]
 

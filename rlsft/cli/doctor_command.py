@@ -63,9 +63,7 @@ def doctor(argv: Sequence[str]) -> int:
         from rlsft.data.assets import wordnet
 
         found = wordnet()
-        table.add_row(
-            "WordNet (METEOR)", str(found) if found else "not found: METEOR is exact + stem, and says so"
-        )
+        table.add_row("WordNet (METEOR)", str(found) if found else "not found: METEOR is exact + stem, and says so")
     Console(soft_wrap=False).print(table)
     return 0
 
@@ -80,13 +78,9 @@ def _version(package: str) -> str:
 def bench(argv: Sequence[str]) -> int:
     """Start `bench/run.py` of the checkout in a process of its own."""
     if argv and argv[0] in {"-h", "--help"}:
-        print(
-            "rlsft bench [OP ...]: times the ops against their peers; needs a checkout. Without OP: all of them."
-        )
+        print("rlsft bench [OP ...]: times the ops against their peers; needs a checkout. Without OP: all of them.")
         return 0
     root = Path(__file__).resolve().parents[2]
     if not (root / "bench" / "run.py").is_file():
-        raise ConfigError(
-            "rlsft bench runs in a checkout of the project; this is an installed package without bench/"
-        )
+        raise ConfigError("rlsft bench runs in a checkout of the project; this is an installed package without bench/")
     return subprocess.run([sys.executable, "-m", "bench.run", *argv], cwd=root, check=False).returncode

@@ -22,7 +22,9 @@ class JobArguments:
     )
     train_data: str | None = field(
         default=None,
-        metadata={"help": "JSONL, JSON, CSV or parquet file, a datasets folder, or chitchat (the demo package's dialogues)"},
+        metadata={
+            "help": "JSONL, JSON, CSV or parquet file, a datasets folder, or chitchat (the demo package's dialogues)"
+        },
     )
     eval_data: str | None = field(
         default=None, metadata={"help": "held-out data in the same formats; chitchat brings its own split"}
@@ -32,7 +34,8 @@ class JobArguments:
     )
     limit: int | None = field(default=None, metadata={"help": "use the first so many training rows"})
     reward_model: str | None = field(
-        default=None, metadata={"help": "ppo: folder of a reward model, or module:function for your own reward"}
+        default=None,
+        metadata={"help": "ppo: folder of a reward model, or module:function for your own reward"},
     )
 
     def require(self, *names: str) -> None:
@@ -50,7 +53,8 @@ def resolve_model(name: str, dtype: str = "bfloat16") -> str:
         return str(assets.smollm2(dtype if dtype in {"bfloat16", "float32"} else "bfloat16"))
     if not Path(name).exists():
         raise ConfigError(
-            f"model {name!r}: no such folder. Expected a local model folder (with config.json) or one of {list(MODEL_ALIASES)}"
+            f"model {name!r}: no such folder. Expected a local model folder (with config.json) "
+            f"or one of {list(MODEL_ALIASES)}"
         )
     return name
 

@@ -52,7 +52,10 @@ def generate(argv: Sequence[str]) -> int:
     engine = TransformersEngine(load_causal_lm(folder, dtype=args.dtype), tokenizer, batch_size=args.batch_size)
     ids = [encode_prompt(prompt, tokenizer, system_prompt=args.system_prompt) for prompt in prompts]
     sampling = SamplingParams(
-        temperature=args.temperature, top_p=args.top_p, max_new_tokens=args.max_completion_length, seed=args.seed
+        temperature=args.temperature,
+        top_p=args.top_p,
+        max_new_tokens=args.max_completion_length,
+        seed=args.seed,
     )
     drawn = engine.generate(ids, sampling, args.num_samples)
     rows = [
@@ -85,7 +88,8 @@ def _prompts(args: argparse.Namespace) -> list[Any]:
         rows = load_data(args.data, "test", job)
         if "prompt" not in rows.column_names:
             raise ConfigError(
-                f"--data {args.data}: no column 'prompt' (found {rows.column_names}); name it with --column_map prompt=THEIRS"
+                f"--data {args.data}: no column 'prompt' (found {rows.column_names}); "
+                "name it with --column_map prompt=THEIRS"
             )
         return list(rows["prompt"])
     lines = [line.rstrip("\n") for line in sys.stdin if line.strip()] if not sys.stdin.isatty() else []

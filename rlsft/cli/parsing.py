@@ -1,9 +1,10 @@
-"""Flags and YAML to config dataclasses: flat keys, the command line wins, an unknown key is an error with the nearest name."""
+"""Flags and YAML to config dataclasses: flat keys, flags win, an unknown key is an error with the nearest name."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,9 +35,7 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigError(f"--config {file}: expected `key: value` lines, got a {type(values).__name__}")
     env = values.pop("env", None) or {}
     if not isinstance(env, dict):
-        raise ConfigError(
-            f"--config {file}: `env` must be a mapping of variables to values, got {type(env).__name__}"
-        )
+        raise ConfigError(f"--config {file}: `env` must be a mapping of variables to values, got {type(env).__name__}")
     for name, value in env.items():
         os.environ[str(name)] = str(value)
     return {str(key): value for key, value in values.items()}
@@ -48,24 +47,21 @@ def unknown_key(key: str, known: Sequence[str], where: str) -> ConfigError:
     return ConfigError(f"{where}: unknown key {key!r}{hint}")
 
 
-def build_parser(
-    command: str, classes: Sequence[type], *, description: str, own: Sequence[str] | None = None
-) -> Any:
+def build_parser(command: str, classes: Sequence[type], *, description: str, own: Sequence[str] | None = None) -> Any:
     """An argument parser over dataclasses; --help shows rlsft's own fields, every inherited one is accepted too."""
     from transformers import HfArgumentParser
 
     parser = HfArgumentParser(
         [*classes],  # type: ignore[arg-type]
         prog=f"rlsft {command}",
+        usage=f"rlsft {command} [--config FILE.yaml] [--key value ...]",
         description=description,
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         epilog="Every field of transformers.TrainingArguments is accepted as well (--help_all lists them).",
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file of these keys; flags win over it")
-    parser.add_argument(
-        "--dry_run", action="store_true", help="show data, masks and estimates; train nothing"
-    )
+    parser.add_argument("--dry_run", action="store_true", help="show data, masks and estimates; train nothing")
     parser.add_argument("--help_all", action="store_true", help="list the inherited fields too")
     visible = {
         *own_fields(classes),
@@ -90,7 +86,7 @@ def own_fields(classes: Sequence[type]) -> list[str]:
     for cls in classes:
         for base in reversed(cls.__mro__):
             if base.__module__.startswith("rlsft"):
-                names += [name for name in base.__dict__.get("__annotations__", {}) if name not in names]
+                names += [name for name in inspect.get_annotations(base) if name not in names]
     return names
 
 

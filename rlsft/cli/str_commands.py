@@ -77,8 +77,8 @@ def run_demo(argv: Sequence[str]) -> int:
     """`--size small|full` picks the preset; every other flag is one of `rlsft str` and wins over it."""
     size, rest = _take_size(list(argv))
     description = (
-        "The main job on real human dialogues: SFT, samples, TextRank + ISODATA ranking, reward model, PPO, evaluation. "
-        "--size small (default) fits ten minutes on two CPU cores, --size full is for a long run."
+        "The main job on real human dialogues: SFT, samples, TextRank + ISODATA ranking, reward model, PPO, "
+        "evaluation. --size small (default) fits ten minutes on two CPU cores, --size full is for a long run."
     )
     return _run("demo", rest, DEMO_DEFAULTS | DEMO_SIZES[size], description)
 

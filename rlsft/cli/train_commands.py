@@ -28,7 +28,11 @@ def run_sft(argv: Sequence[str]) -> int:
     if flags.dry_run:
         return dry_run(model, train, args)
     trainer = SFTTrainer(
-        model=model, args=args, train_dataset=train, eval_dataset=held_out, processing_class=load_tokenizer(model)
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=held_out,
+        processing_class=load_tokenizer(model),
     )
     return finish(trainer, args)
 
@@ -38,7 +42,10 @@ def run_reward(argv: Sequence[str]) -> int:
     from rlsft.trainers.reward import RewardConfig, RewardTrainer
 
     (job, args), flags = parse(
-        "reward", [JobArguments, RewardConfig], argv, description="Train a reward model on prompt/chosen/rejected rows."
+        "reward",
+        [JobArguments, RewardConfig],
+        argv,
+        description="Train a reward model on prompt/chosen/rejected rows.",
     )
     job.require("model")
     model = resolve_model(job.model, args.dtype)
@@ -46,7 +53,11 @@ def run_reward(argv: Sequence[str]) -> int:
     if flags.dry_run:
         return dry_run(model, train, args)
     trainer = RewardTrainer(
-        model=model, args=args, train_dataset=train, eval_dataset=held_out, processing_class=load_tokenizer(model)
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=held_out,
+        processing_class=load_tokenizer(model),
     )
     return finish(trainer, args)
 

@@ -30,7 +30,11 @@ def _width(rows: Sequence[Sequence[Any]], multiple: int | None) -> int:
 
 
 def _padded(
-    ids: Sequence[Sequence[int]], masks: Sequence[Sequence[bool]] | None, pad_token_id: int, side: PaddingSide, width: int
+    ids: Sequence[Sequence[int]],
+    masks: Sequence[Sequence[bool]] | None,
+    pad_token_id: int,
+    side: PaddingSide,
+    width: int,
 ) -> dict[str, Tensor]:
     batch = {
         "input_ids": pad(ids, pad_token_id, dtype=torch.int64, side=side, width=width),
@@ -43,7 +47,9 @@ def _padded(
 
 def _check(pad_token_id: int | None, padding_side: str) -> None:
     if not isinstance(pad_token_id, int):
-        raise DataError(f"pad_token_id must be a token id, got {pad_token_id!r}; load_tokenizer(path, pad_token=...) sets one")
+        raise DataError(
+            f"pad_token_id must be a token id, got {pad_token_id!r}; load_tokenizer(path, pad_token=...) sets one"
+        )
     if padding_side not in ("left", "right"):
         raise DataError(f"padding_side must be 'left' or 'right', got {padding_side!r}")
 
@@ -52,7 +58,8 @@ def _check(pad_token_id: int | None, padding_side: str) -> None:
 class DemonstrationCollator:
     """Pads `{"input_ids", "completion_mask"}` rows to one batch.
 
-    Returns `input_ids` and `attention_mask` (int64 [B, T], 1 = real token) and `completion_mask` (bool [B, T]).
+    Returns `input_ids` and `attention_mask` (int64 [B, T], 1 = real token) and `completion_mask` (bool [B,
+    T]).
     """
 
     pad_token_id: int
@@ -70,10 +77,11 @@ class DemonstrationCollator:
 
 @dataclass(frozen=True)
 class PairCollator:
-    """Pads rows of `encode_pair`; chosen and rejected get one width, so that they can be stacked into one pass.
+    """Pads rows of `encode_pair`; chosen and rejected get one width, so that they can be stacked into one
+    pass.
 
-    Returns `{chosen,rejected}_{input_ids,attention_mask}` (int64 [B, T]), `…_completion_mask` (bool [B, T]) where the
-    rows have them, and `margin` (float32 [B]) where every row has one.
+    Returns `{chosen,rejected}_{input_ids,attention_mask}` (int64 [B, T]), `…_completion_mask` (bool [B, T])
+    where the rows have them, and `margin` (float32 [B]) where every row has one.
     """
 
     pad_token_id: int

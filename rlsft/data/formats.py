@@ -34,8 +34,8 @@ _FOREIGN_NAMES: dict[str, tuple[str, ...]] = {
 def detect_format(column_names: Iterable[str]) -> Format:
     """The format of a dataset from its column names.
 
-    `chosen`+`rejected` is "preference", `prompt`+`completion`, `messages` and `text` are demonstrations, `prompt`
-    alone is "prompt". Other columns are allowed.
+    `chosen`+`rejected` is "preference", `prompt`+`completion`, `messages` and `text` are demonstrations,
+    `prompt` alone is "prompt". Other columns are allowed.
 
     Raises:
         DataError: none of these; the message lists the columns and proposes a column_map.
@@ -45,7 +45,8 @@ def detect_format(column_names: Iterable[str]) -> Format:
         if set(needed) <= set(columns):
             return name
     raise DataError(
-        f"no known format: found the columns {', '.join(map(repr, columns)) or '(none)'}; expected prompt + completion, "
+        f"no known format: found the columns {', '.join(map(repr, columns)) or '(none)'}; expected prompt + "
+        f"completion, "
         f"messages, text, prompt + chosen + rejected, or prompt. Say which of yours is which: "
         f"column_map={_example_map(columns)!r}"
     )
@@ -55,7 +56,8 @@ def require_columns(column_names: Iterable[str], wanted: Iterable[str], *, sourc
     """Check that every wanted column is there.
 
     Raises:
-        DataError: names the missing column, the columns found, the nearest one, and a column_map that would mend it.
+        DataError: names the missing column, the columns found, the nearest one, and a column_map that would
+            mend it.
     """
     columns = list(column_names)
     for name in wanted:
@@ -70,7 +72,9 @@ def require_columns(column_names: Iterable[str], wanted: Iterable[str], *, sourc
 
 
 def nearest_column(name: str, columns: Sequence[str]) -> str | None:
-    """The column that most probably means `name`: a foreign name of it, or the closest spelling; None = no idea."""
+    """The column that most probably means `name`: a foreign name of it, or the closest spelling; None = no
+    idea.
+    """
     lowered = {column.lower(): column for column in columns}
     for candidate in (name, *_FOREIGN_NAMES.get(name, ())):
         if candidate in lowered:
@@ -107,8 +111,26 @@ def demonstration_of(example: Mapping[str, Any]) -> tuple[Text, Text]:
     raise DataError(f"row has no demonstration: its columns are {', '.join(map(repr, example))}")
 
 
+def as_demonstrations(examples: Iterable[Mapping[str, Any]], source: object = "the data") -> list[dict[str, Any]]:
+    """Every row as `prompt` and `completion`, its other columns kept.
+
+    Raises:
+        DataError: a row that is no demonstration, by its number.
+    """
+    rows = []
+    for number, example in enumerate(examples, start=1):
+        try:
+            prompt, completion = demonstration_of(example)
+        except DataError as error:
+            raise DataError(f"{source}, row {number}: {error}") from error
+        others = {name: value for name, value in example.items() if name not in KNOWN_COLUMNS}
+        rows.append({"prompt": prompt, "completion": completion, **others})
+    return rows
+
+
 def preference_of(example: Mapping[str, Any]) -> tuple[Text, Text, Text]:
-    """Prompt, chosen and rejected of one preference row; a prompt inside both chat lists is taken out of them.
+    """Prompt, chosen and rejected of one preference row; a prompt inside both chat lists is taken out of
+    them.
 
     Raises:
         DataError: a missing, empty or wrongly typed value, or two equal answers.
@@ -173,7 +195,8 @@ def check_text(value: object, column: str, *, may_be_empty: bool = False) -> Tex
         raise DataError(f"column {column!r} is null; fill the row or drop it")
     if not isinstance(value, Sequence) or not all(isinstance(item, Mapping) for item in value):
         raise DataError(
-            f"column {column!r} must be a string or a chat list of {{'role', 'content'}}, got {type(value).__name__}: "
+            f"column {column!r} must be a string or a chat list of {{'role', 'content'}}, got "
+            f"{type(value).__name__}: "
             f"{str(value)[:60]!r}"
         )
     if not value:
@@ -185,9 +208,14 @@ def _check_message(message: Message, column: str, number: int) -> Message:
     if not isinstance(message.get("role"), str) or "content" not in message:
         keys = ", ".join(map(repr, message))
         hint = " (ShareGPT's from/value must become role/content)" if {"from", "value"} <= set(message) else ""
-        raise DataError(f"column {column!r}, message {number}: expected the keys 'role' and 'content', got {keys}{hint}")
+        raise DataError(
+            f"column {column!r}, message {number}: expected the keys 'role' and 'content', got {keys}{hint}"
+        )
     # Arrow fills keys that only other rows have with None; a template would print them.
-    return {**{k: v for k, v in message.items() if v is not None}, "content": content_text(message["content"], column)}
+    return {
+        **{k: v for k, v in message.items() if v is not None},
+        "content": content_text(message["content"], column),
+    }
 
 
 def content_text(content: object, column: str = "messages") -> str:

@@ -99,7 +99,5 @@ def behaviour_metrics(language: str, kpi_name: str | None) -> list[Metric]:
         ),
         Metric("reward", "Reward (learned)", "", "higher", lambda row: row.reward, digits=3),
         Metric("kl", "KL to the reference", "nats", None, lambda row: row.kl, digits=3),
-        Metric(
-            "kpi", f"KPI ({kpi_name})" if kpi_name else "KPI", "", "higher", lambda row: row.kpi, digits=3
-        ),
+        Metric("kpi", f"KPI ({kpi_name})" if kpi_name else "KPI", "", "higher", lambda row: row.kpi, digits=3),
     ]

@@ -97,9 +97,7 @@ class Comparison:
             texts = {key: tuple(value.get(key, ())) for key in ("warnings", "notes")}
             return cls(**dict(value) | texts | {"rows": rows, "kpi_reward": kpi_reward})
         except (KeyError, TypeError) as error:
-            raise DataError(
-                f"not a comparison table: {error}; write it again with Comparison.to_json"
-            ) from error
+            raise DataError(f"not a comparison table: {error}; write it again with Comparison.to_json") from error
 
     def header(self) -> tuple[str, str, str, str, str, str]:
         """Column titles of `MetricRow.cells`."""
@@ -116,13 +114,11 @@ class Comparison:
     def footnotes(self) -> list[str]:
         """Corpus scores with their signatures, correlations and notes, one sentence each."""
         corpus = [
-            f"{name}: {item['before']:.2f} ({self.before}), {item['after']:.2f} ({self.after}); "
-            f"{item['signature']}."
+            f"{name}: {item['before']:.2f} ({self.before}), {item['after']:.2f} ({self.after}); {item['signature']}."
             for name, item in self.corpus.items()
         ]
         correlations = [
-            f"Spearman correlation of KPI and reward, {getattr(self, side)}: "
-            f"{value.format(2)}, n = {value.n}."
+            f"Spearman correlation of KPI and reward, {getattr(self, side)}: {value.format(2)}, n = {value.n}."
             for side, value in self.kpi_reward.items()
         ]
         return corpus + correlations + list(self.notes)

@@ -37,9 +37,7 @@ class Kpi:
         if isinstance(value, bool):
             value = float(value)
         if not isinstance(value, Real) or not math.isfinite(float(value)):
-            raise DataError(
-                f"the KPI {self.name} must return a finite number, got {value!r} ({type(value).__name__})"
-            )
+            raise DataError(f"the KPI {self.name} must return a finite number, got {value!r} ({type(value).__name__})")
         return float(value)
 
 
@@ -58,9 +56,7 @@ def load_kpi(spec: str) -> Kpi:
         except ModuleNotFoundError as error:
             raise ConfigError(_missing_module(module_name, error)) from error
         except Exception as error:
-            raise ConfigError(
-                f"kpi: importing {module_name!r} raised {type(error).__name__}: {error}"
-            ) from error
+            raise ConfigError(f"kpi: importing {module_name!r} raised {type(error).__name__}: {error}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
         public = sorted(name for name, item in vars(module).items() if callable(item) and name[0] != "_")

@@ -67,9 +67,7 @@ def compare(
     paired = pair_by_prompt(before, after)
 
     def difference_of(metric: Metric) -> MetricRow:
-        return _mean_row(
-            metric, paired, level=level, num_resamples=num_resamples, seed=seed, minimum=min_prompts
-        )
+        return _mean_row(metric, paired, level=level, num_resamples=num_resamples, seed=seed, minimum=min_prompts)
 
     metrics = (
         overlap_metrics(language, _meteor(language, wordnet)),
@@ -103,9 +101,7 @@ def _mean_row(
     def interval(values: np.ndarray) -> Interval:
         known = np.isfinite(values)
         groups = [group for group, is_known in zip(paired.groups, known, strict=True) if is_known]
-        return bootstrap_mean(
-            values[known], groups=groups, level=level, num_resamples=num_resamples, seed=seed
-        )
+        return bootstrap_mean(values[known], groups=groups, level=level, num_resamples=num_resamples, seed=seed)
 
     both = np.isfinite(before) & np.isfinite(after)
     groups = [group for group, is_known in zip(paired.groups, both, strict=True) if is_known]
@@ -141,9 +137,7 @@ def _row(metric: Metric, before: Interval, after: Interval, difference: Interval
         before=before,
         after=after,
         difference=difference,
-        verdict=verdict(difference, better=metric.better, min_units=minimum)
-        if difference.n
-        else "not compared",
+        verdict=verdict(difference, better=metric.better, min_units=minimum) if difference.n else "not compared",
     )
 
 

@@ -28,9 +28,7 @@ def overall_sentence(rows: Sequence[MetricRow], paired: PairedAnswers, min_promp
     if listed["better"]:
         parts.append(f"{after} made these better: {_changes(listed['better'])}.")
     if not listed["worse"]:
-        parts.append(
-            "No metric got clearly worse." if listed["better"] else f"{after} changed no metric clearly."
-        )
+        parts.append("No metric got clearly worse." if listed["better"] else f"{after} changed no metric clearly.")
     parts.extend(
         f"{word.capitalize()}, which is neither good nor bad in itself: {_changes(listed[word])}."
         for word in ("higher", "lower")
@@ -54,11 +52,7 @@ def warnings_of(rows: Sequence[MetricRow], kpi_reward: Mapping[str, Interval]) -
         clear = kpi.verdict == "worse" and reward.verdict == "better"
         found.append(
             f"the reward rose ({reward.cells()[3]}) while the KPI fell ({kpi.cells()[3]})"
-            + (
-                ": the reward drifts from the KPI."
-                if clear
-                else ", though not both clearly: watch for drift."
-            )
+            + (": the reward drifts from the KPI." if clear else ", though not both clearly: watch for drift.")
         )
     correlation = kpi_reward.get("after")
     if correlation is not None and correlation.is_known and correlation.high < 0:

@@ -1,7 +1,11 @@
-"""What a training run would need, before it starts: memory by part, arithmetic, time. Estimates, and labelled so."""
+"""What a training run would need, before it starts: memory by part, arithmetic, time. Estimates, and labelled
+so.
+"""
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +15,11 @@ from torch import nn
 
 from rlsft.errors import ModelError
 from rlsft.models.head import lm_head_of, unwrap
+from rlsft.models.loading import existing_source, first_line, resolve_dtype
 
-# Activations kept for backward, in values per token, layer and unit of width: about 17 (34 bytes in half precision) with everything kept (Korthikanti
-# et al., arXiv 2205.05198, without the attention matrix that fused attention does not store), 1 with checkpointing.
+# Activations kept for backward, in values per token, layer and unit of width: about 17 (34 bytes in half
+# precision) with everything kept (Korthikanti et al., arXiv 2205.05198, without the attention matrix that
+# fused attention does not store), 1 with checkpointing.
 _VALUES_PER_WIDTH = 17
 _VALUES_PER_WIDTH_CHECKPOINTED = 1
 # Share of the speed of one large matrix product that a whole forward and backward pass reaches.
@@ -32,7 +38,7 @@ class TrainingEstimate:
     activation_bytes: int
     logits_bytes_avoided: int  # what full float32 logits and their gradient would have taken
     flops_per_step: float
-    seconds_per_step: float | None  # None = no throughput given
+    seconds_per_step: float
     num_steps: int | None
 
     @property
@@ -42,10 +48,8 @@ class TrainingEstimate:
 
     @property
     def total_seconds(self) -> float | None:
-        """Time of all steps; None when the number of steps or the throughput is unknown."""
-        if self.seconds_per_step is None or self.num_steps is None:
-            return None
-        return self.seconds_per_step * self.num_steps
+        """Time of all steps; None when their number is unknown."""
+        return None if self.num_steps is None else self.seconds_per_step * self.num_steps
 
     def rows(self) -> list[tuple[str, str]]:
         """Label and value of each line of the report, ready for a table."""
@@ -58,9 +62,8 @@ class TrainingEstimate:
             ("peak memory (estimate)", format_bytes(self.total_bytes)),
             ("logits never built", format_bytes(self.logits_bytes_avoided)),
             ("arithmetic a step", f"{self.flops_per_step:.2e} operations"),
+            ("time a step (estimate)", format_seconds(self.seconds_per_step)),
         ]
-        if self.seconds_per_step is not None:
-            rows.append(("time a step (estimate)", format_seconds(self.seconds_per_step)))
         if self.total_seconds is not None:
             rows.append((f"time for {self.num_steps:,} steps (estimate)", format_seconds(self.total_seconds)))
         return rows
@@ -76,57 +79,106 @@ class TrainingEstimate:
 
 
 def estimate_training(
-    model: nn.Module,
+    model: nn.Module | str | os.PathLike[str],
     *,
     batch_size: int,
-    max_length: int,
+    sequence_length: int,
+    dtype: str | torch.dtype = "auto",
+    lora_r: int | None = None,
     gradient_checkpointing: bool = False,
-    num_steps: int | None = None,
     gradient_accumulation_steps: int = 1,
+    num_examples: int | None = None,
+    num_epochs: float = 1.0,
     frozen_copies: int = 0,
     flops_per_second: float | None = None,
 ) -> TrainingEstimate:
     """Memory and time that training `model` with AdamW would take.
 
-    `model` may live on the meta device, so nothing has to be loaded. Operations follow the usual count of two a
-    parameter and token for each of forward, backward through activations and, for trained weights, backward through
-    weights.
+    A folder is not loaded: its config is built on the meta device, which holds no values. Operations follow the
+    usual count of two a parameter and token for each of forward, backward through activations and, for trained
+    weights, backward through weights; recomputation adds a forward.
 
     Args:
-        model: a causal LM; parameters with `requires_grad` count as trained (a LoRA model has few).
+        model: a causal LM (parameters with `requires_grad` count as trained), or its folder.
         batch_size: sequences in one forward pass.
-        max_length: tokens a sequence, prompt and padding included.
+        sequence_length: tokens a sequence, prompt and padding included.
+        dtype: of the weights, where `model` is a folder; "auto" = what its config says.
+        lora_r: rank of the LoRA adapter that will be added to every linear layer but the head; None = train what
+            the model says.
         gradient_checkpointing: whether activations are recomputed in backward.
-        num_steps: optimizer steps; None = unknown.
         gradient_accumulation_steps: forward passes in one optimizer step.
+        num_examples: rows of the training set; None = the number of steps stays unknown.
+        num_epochs: passes over them.
         frozen_copies: further copies of the model in memory (reference, reward model).
-        flops_per_second: for instance `matmul_flops_per_second(...)`; None = no time estimate.
+        flops_per_second: speed of the machine; None = a matrix product is timed for a fifth of a second.
 
     Raises:
-        ModelError: batch_size or max_length below one.
+        ModelError: batch_size or sequence_length below one, or a folder without a causal LM.
     """
-    if batch_size < 1 or max_length < 1:
-        raise ModelError(f"batch_size and max_length must be at least 1, got {batch_size} and {max_length}")
-    weights = list(model.parameters())
+    if batch_size < 1 or sequence_length < 1:
+        raise ModelError(f"batch_size and sequence_length must be at least 1, got {batch_size} and {sequence_length}")
+    module = model if isinstance(model, nn.Module) else meta_causal_lm(model, dtype=dtype)
+    weights = list(module.parameters())
     parameters = sum(p.numel() for p in weights)
-    trainable = sum(p.numel() for p in weights if p.requires_grad)
-    weight_bytes = sum(p.numel() * p.element_size() for p in weights)
-    gradient_bytes = sum(p.numel() * p.element_size() for p in weights if p.requires_grad)
-    tokens = batch_size * max_length
-    passes = 4 + (2 if gradient_checkpointing else 0)
-    flops = float(gradient_accumulation_steps * tokens * (passes * parameters + 2 * trainable))
+    trainable, gradient_bytes = _trained(module, lora_r)
+    tokens = batch_size * sequence_length
+    forwards = 2 if gradient_checkpointing else 1
+    flops = 2.0 * gradient_accumulation_steps * tokens * ((forwards + 1) * parameters + trainable)
+    speed = flops_per_second or matmul_flops_per_second(*_device_and_dtype(weights[0]))
+    steps = None
+    if num_examples is not None:
+        steps = math.ceil(num_examples * num_epochs / (batch_size * gradient_accumulation_steps))
     return TrainingEstimate(
         parameters=parameters,
         trainable_parameters=trainable,
-        weight_bytes=weight_bytes * (1 + frozen_copies),
+        weight_bytes=sum(p.numel() * p.element_size() for p in weights) * (1 + frozen_copies),
         gradient_bytes=gradient_bytes,
         optimizer_bytes=2 * gradient_bytes,  # AdamW keeps two moments in the dtype of the parameter
-        activation_bytes=_activation_bytes(model, tokens, gradient_checkpointing),
-        logits_bytes_avoided=2 * 4 * tokens * lm_head_of(model).weight.shape[0],
+        activation_bytes=_activation_bytes(module, tokens, gradient_checkpointing),
+        logits_bytes_avoided=2 * 4 * tokens * lm_head_of(module).weight.shape[0],
         flops_per_step=flops,
-        seconds_per_step=None if flops_per_second is None else flops / (flops_per_second * _MODEL_EFFICIENCY),
-        num_steps=num_steps,
+        seconds_per_step=flops / (speed * _MODEL_EFFICIENCY),
+        num_steps=steps,
     )
+
+
+def meta_causal_lm(path: str | os.PathLike[str], *, dtype: str | torch.dtype = "auto") -> nn.Module:
+    """The model of a folder's config without its weights: shapes and dtypes only.
+
+    Raises:
+        ModelError: no such folder, or no causal LM in it.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source = existing_source("model", path)
+    try:
+        config = AutoConfig.from_pretrained(source)
+        resolved = resolve_dtype(dtype)
+        chosen = (getattr(config, "dtype", None) or torch.float32) if resolved == "auto" else resolved
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=chosen)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{source} holds no causal language model: {first_line(error)}") from error
+
+
+def _trained(model: nn.Module, lora_r: int | None) -> tuple[int, int]:
+    """Number of trained parameters and their bytes."""
+    if lora_r is None:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return sum(p.numel() for p in trained), sum(p.numel() * p.element_size() for p in trained)
+    head = lm_head_of(model).weight
+    count = sum(
+        lora_r * sum(module.weight.shape)
+        for module in model.modules()
+        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and module.weight is not head
+    )
+    return count, 4 * count  # peft keeps adapters in float32 whatever the model's dtype
+
+
+def _device_and_dtype(weight: nn.Parameter) -> tuple[str, torch.dtype]:
+    if weight.device.type != "meta":
+        return str(weight.device), weight.dtype
+    return ("cuda" if torch.cuda.is_available() else "cpu"), weight.dtype
 
 
 def _activation_bytes(model: nn.Module, tokens: int, gradient_checkpointing: bool) -> int:

@@ -13,7 +13,8 @@ from rlsft_kernels import LogprobOutput, linear_logprob
 
 
 def position_ids_of(attention_mask: Tensor) -> Tensor:
-    """Positions that count real tokens only, so that padding on either side changes nothing: `cumsum(mask) - 1`.
+    """Positions that count real tokens only, so that padding on either side changes nothing: `cumsum(mask) -
+    1`.
 
     Args:
         attention_mask: [B, T], 1 or True = real token.
@@ -27,8 +28,8 @@ def position_ids_of(attention_mask: Tensor) -> Tensor:
 def hidden_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """Last hidden states of the trunk; the vocabulary-sized logits are never computed.
 
-    Works on a plain model, inside PEFT, and through wrappers that must see the call (data parallelism, accelerate's
-    autocast). Gradient checkpointing and dropout are whatever the model says.
+    Works on a plain model, inside PEFT, and through wrappers that must see the call (data parallelism,
+    accelerate's autocast). Gradient checkpointing and dropout are whatever the model says.
 
     Args:
         model: a causal LM.
@@ -84,8 +85,9 @@ def completion_logprobs(
 ) -> LogprobOutput:
     """Log-probability of every completion token given what stands before it; differentiable.
 
-    Equals `log_softmax(model(...).logits / temperature)[:, :-1].gather(input_ids[:, 1:])`, shifted so that position
-    `t` scores `input_ids[:, t]`, without ever holding `[B, T, V]`: only rows of the mask reach the LM head.
+    Equals `log_softmax(model(...).logits / temperature)[:, :-1].gather(input_ids[:, 1:])`, shifted so that
+    position `t` scores `input_ids[:, t]`, without ever holding `[B, T, V]`: only rows of the mask reach the
+    LM head.
 
     Args:
         model: a causal LM.
@@ -131,9 +133,7 @@ def _rows_of(temperature: float | Tensor, scored_BT: Tensor) -> float | Tensor:
     if not isinstance(temperature, Tensor) or temperature.ndim == 0:
         return float(temperature)
     if temperature.shape != scored_BT.shape[:1]:
-        raise ValueError(
-            f"temperature must be a number or [B] = [{scored_BT.shape[0]}], got {list(temperature.shape)}"
-        )
+        raise ValueError(f"temperature must be a number or [B] = [{scored_BT.shape[0]}], got {list(temperature.shape)}")
     return temperature[:, None].expand_as(scored_BT)[scored_BT]
 
 

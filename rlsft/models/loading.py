@@ -26,8 +26,8 @@ def load_tokenizer(path: str | os.PathLike[str] | Any, *, pad_token: str | None 
 
     Args:
         path: a folder (or a Hub name, when a connection is allowed), or a tokenizer that is loaded already.
-        pad_token: text of the padding token to use where the tokenizer names none. It may equal the end token: masks
-            are built from lengths, never from token ids.
+        pad_token: text of the padding token to use where the tokenizer names none. It may equal the end
+            token: masks are built from lengths, never from token ids.
 
     Raises:
         ModelError: no such folder, no tokenizer in it, no pad token, or a `pad_token` outside the vocabulary.
@@ -47,12 +47,12 @@ def load_tokenizer(path: str | os.PathLike[str] | Any, *, pad_token: str | None 
 def _tokenizer_from(path: str | os.PathLike[str]) -> Any:
     from transformers import AutoTokenizer
 
-    source = _existing_source("tokenizer", path)
+    source = existing_source("tokenizer", path)
     try:
         return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"no tokenizer could be loaded from {source}: {_first_line(error)}. "
+            f"no tokenizer could be loaded from {source}: {first_line(error)}. "
             f"A tokenizer folder holds tokenizer.json or the files of tokenizer.save_pretrained(folder)."
         ) from error
 
@@ -61,7 +61,8 @@ def _set_pad_token(tokenizer: Any, pad_token: str) -> None:
     if pad_token not in tokenizer.get_vocab():
         raise ModelError(
             f"pad_token={pad_token!r} is not in the tokenizer's vocabulary of {len(tokenizer)} entries; "
-            f"take one of its special tokens: {', '.join(map(repr, tokenizer.all_special_tokens)) or 'it has none'}"
+            f"take one of its special tokens: "
+            f"{', '.join(map(repr, tokenizer.all_special_tokens)) or 'it has none'}"
         )
     tokenizer.pad_token = pad_token
 
@@ -75,9 +76,10 @@ def load_causal_lm(
     """A causal LM in safetensors from a local folder.
 
     Args:
-        path: a model folder (or a Hub name, when a connection is allowed); a loaded model is returned as it is,
-            converted to `dtype` unless that is "auto".
-        dtype: "auto" = that of the files, "float32", "bfloat16", "float16" (also fp32, bf16, fp16), or a torch dtype.
+        path: a model folder (or a Hub name, when a connection is allowed); a loaded model is returned as it
+            is, converted to `dtype` unless that is "auto".
+        dtype: "auto" = that of the files, "float32", "bfloat16", "float16" (also fp32, bf16, fp16), or a
+            torch dtype.
         attn_implementation: passed to transformers; None = its own choice.
 
     Raises:
@@ -88,13 +90,13 @@ def load_causal_lm(
         return path if resolved == "auto" else path.to(resolved)  # type: ignore[arg-type]
     from transformers import AutoModelForCausalLM
 
-    source = _existing_source("model", path)
+    source = existing_source("model", path)
     _refuse_pickled_weights(source)
     options = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     try:
         return AutoModelForCausalLM.from_pretrained(source, dtype=resolved, use_safetensors=True, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{source} cannot be loaded as a causal language model: {_first_line(error)}") from error
+        raise ModelError(f"{source} cannot be loaded as a causal language model: {first_line(error)}") from error
 
 
 def resolve_dtype(dtype: str | torch.dtype) -> str | torch.dtype:
@@ -106,7 +108,7 @@ def resolve_dtype(dtype: str | torch.dtype) -> str | torch.dtype:
     return _DTYPES[str(dtype).removeprefix("torch.")]
 
 
-def _existing_source(kind: str, path: str | os.PathLike[str]) -> str:
+def existing_source(kind: str, path: str | os.PathLike[str]) -> str:
     """`path` as text when it is a usable folder or looks like a Hub name and the Hub may be asked."""
     text = os.fspath(path)
     folder = Path(text).expanduser()
@@ -132,7 +134,8 @@ def _refuse_pickled_weights(source: str) -> None:
     pickled = sorted(item.name for item in folder.iterdir() if item.suffix in (".bin", ".pt", ".pth", ".pkl"))
     if pickled:
         raise ModelError(
-            f"{folder} holds only pickled weights ({pickled[0]}), and unpickling a file can run any code in it; "
+            f"{folder} holds only pickled weights ({pickled[0]}), and unpickling a file can run any code in "
+            f"it; "
             f"convert it once, where you trust it: "
             f"AutoModelForCausalLM.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER)"
         )
@@ -143,5 +146,6 @@ def _name_of(path: Any) -> str:
     return os.fspath(path) if isinstance(path, (str, os.PathLike)) else (path.name_or_path or type(path).__name__)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type when it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

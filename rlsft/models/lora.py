@@ -18,8 +18,8 @@ def add_lora(model: nn.Module, peft_config: Any) -> Any:
 
     Args:
         model: a transformers model.
-        peft_config: a `peft.PeftConfig`, or a mapping of `LoraConfig` fields such as `{"r": 16, "lora_alpha": 32}`.
-            Without `target_modules` every linear layer except the output layer is adapted.
+        peft_config: a `peft.PeftConfig`, or a mapping of `LoraConfig` fields such as `{"r": 16, "lora_alpha":
+            32}`. Without `target_modules` every linear layer except the output layer is adapted.
 
     Returns:
         A `peft.PeftModel`. A model that already carries an adapter is returned as it is.
@@ -74,14 +74,16 @@ def without_adapter(model: nn.Module) -> Iterator[nn.Module]:
     """
     if not is_lora(model):
         raise ModelError(
-            f"{type(unwrap(model)).__name__} has no adapter to switch off; pass a separate reference model (ref_model=...)"
+            f"{type(unwrap(model)).__name__} has no adapter to switch off; pass a separate reference model "
+            f"(ref_model=...)"
         )
     with unwrap(model).disable_adapter():
         yield model
 
 
 def merge_lora(model: nn.Module) -> Any:
-    """The plain transformers model with the adapter added into its weights; a plain model is returned as it is.
+    """The plain transformers model with the adapter added into its weights; a plain model is returned as it
+    is.
 
     The merge happens in place: the given wrapper should not be used afterwards.
     """

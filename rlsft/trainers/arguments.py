@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +20,13 @@ LORA_EVERYWHERE = "all-linear"  # peft's own word for every linear layer but the
 class RlsftArguments(TrainingArguments):
     """Settings that SFT, reward and PPO training share, on top of `transformers.TrainingArguments`.
 
-    Three defaults depend on the machine and are settled when the object is built: `gradient_checkpointing` and
-    `bf16` are on where an accelerator is used (memory is the limit there) and off on the CPU, where recomputing
-    every layer costs a quarter of the speed and saves memory that is not scarce.
+    Three defaults depend on the machine and are settled when the object is built: `gradient_checkpointing`
+    and `bf16` are on where an accelerator is used (memory is the limit there) and off on the CPU, where
+    recomputing every layer costs a quarter of the speed and saves memory that is not scarce.
 
     Raises:
-        ConfigError: a value is out of range or two settings contradict each other; the message names the field.
+        ConfigError: a value is out of range or two settings contradict each other; the message names the
+            field.
     """
 
     logging_steps: float = field(
@@ -51,27 +53,23 @@ class RlsftArguments(TrainingArguments):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
         default="float32",
         metadata={
-            "help": "Type of the weights when the model is given as a folder. `auto` keeps the folder's own. Train "
-            "bfloat16 weights through LoRA only: small updates round away in them."
+            "help": "Type of the weights when the model is given as a folder. `auto` keeps the folder's own. "
+            "Train bfloat16 weights through LoRA only: small updates round away in them."
         },
     )
     attn_implementation: str | None = field(
         default=None,
-        metadata={
-            "help": "Attention code of transformers: eager, sdpa, flash_attention_2, … Unset: its own choice."
-        },
+        metadata={"help": "Attention code of transformers: eager, sdpa, flash_attention_2, … Unset: its own choice."},
     )
     disable_dropout: bool = field(
         default=False,
-        metadata={
-            "help": "Set every dropout of the model to 0, the functional ones (attention_dropout) included."
-        },
+        metadata={"help": "Set every dropout of the model to 0, the functional ones (attention_dropout) included."},
     )
     max_length: int | None = field(
         default=1024,
         metadata={
-            "help": "Longest sequence in tokens, prompt and answer together; longer ones are cut. Unset: the model's "
-            "own context length."
+            "help": "Longest sequence in tokens, prompt and answer together; longer ones are cut. Unset: the "
+            "model's own context length."
         },
     )
     truncate_prompt: bool = field(
@@ -81,8 +79,8 @@ class RlsftArguments(TrainingArguments):
     system_prompt: str | None = field(
         default=None,
         metadata={
-            "help": "System message for prompts that do not bring their own. Unset: what the template does by "
-            "itself; empty: an empty one."
+            "help": "System message for prompts that do not bring their own. Unset: what the template does "
+            "by itself; empty: an empty one."
         },
     )
     dataset_num_proc: int | None = field(
@@ -103,15 +101,15 @@ class RlsftArguments(TrainingArguments):
     early_stopping_patience: int | None = field(
         default=None,
         metadata={
-            "help": "Stop after so many evaluations without a better metric_for_best_model. Unset: never. Needs "
-            "load_best_model_at_end."
+            "help": "Stop after so many evaluations without a better metric_for_best_model. Unset: never. "
+            "Needs load_best_model_at_end."
         },
     )
     max_nonfinite_steps: int = field(
         default=3,
         metadata={
-            "help": "A step whose gradient is NaN or infinite is skipped and counted; so many in a row are an error. "
-            "0: the first one is."
+            "help": "A step whose gradient is NaN or infinite is skipped and counted; so many in a row are "
+            "an error. 0: the first one is."
         },
     )
     metrics_path: str | None = field(
@@ -137,12 +135,14 @@ class RlsftArguments(TrainingArguments):
         super().__post_init__()
         if self.n_gpu > 1:
             raise ConfigError(
-                f"{self.n_gpu} GPUs are visible to one process, which transformers serves by nn.DataParallel; "
-                "rlsft does not support that. Start with torchrun or accelerate launch, or set CUDA_VISIBLE_DEVICES=0."
+                f"{self.n_gpu} GPUs are visible to one process, which transformers serves by "
+                "nn.DataParallel; rlsft does not support that. Start with torchrun or accelerate launch, or "
+                "set CUDA_VISIBLE_DEVICES=0."
             )
 
     def _settle_checkpointing(self, on_accelerator: bool) -> None:
-        """Write the decision under the name that this version of transformers reads, without its alias warning."""
+        """Write the decision under the name that this version of transformers reads, without its alias
+        warning."""
         if not hasattr(self, "activation_checkpointing"):  # transformers before 5.23
             if self.gradient_checkpointing is None:
                 self.gradient_checkpointing = on_accelerator
@@ -152,9 +152,7 @@ class RlsftArguments(TrainingArguments):
             self.activation_checkpointing = on_accelerator if asked is None else asked
         if self.activation_checkpointing_kwargs is None:
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
-        self.gradient_checkpointing = self.gradient_checkpointing_kwargs = (
-            None  # transformers mirrors the new names
-        )
+        self.gradient_checkpointing = self.gradient_checkpointing_kwargs = None  # transformers mirrors the new names
 
     def _check(self) -> None:
         one_of("dtype", self.dtype, DTYPES)
@@ -162,20 +160,24 @@ class RlsftArguments(TrainingArguments):
         at_least("lora_r", self.lora_r, 1, "a LoRA matrix has at least one column")
         at_least("lora_alpha", self.lora_alpha, 1, "it scales the LoRA update, and 0 would switch it off")
         between("lora_dropout", self.lora_dropout, 0.0, 1.0)
-        at_least(
-            "early_stopping_patience", self.early_stopping_patience, 1, "0 would stop at once", optional=True
-        )
+        at_least("early_stopping_patience", self.early_stopping_patience, 1, "0 would stop at once", optional=True)
         at_least("max_nonfinite_steps", self.max_nonfinite_steps, 0, "it is a count")
         if self.label_smoothing_factor:
             raise ConfigError(
-                f"label_smoothing_factor must be 0, got {self.label_smoothing_factor!r}: the fused losses do not smooth "
-                "labels. Remove the setting."
+                f"label_smoothing_factor must be 0, got {self.label_smoothing_factor!r}: the fused losses do "
+                "not smooth labels. Remove the setting."
             )
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             raise ConfigError(
-                "early_stopping_patience needs load_best_model_at_end=True (with eval_strategy and save_strategy set "
-                "alike): stopping early without going back to the best checkpoint would keep the worst of the wait."
+                "early_stopping_patience needs load_best_model_at_end=True (with eval_strategy and "
+                "save_strategy set alike): stopping early without going back to the best checkpoint would "
+                "keep the worst of the wait."
             )
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether bars may be drawn: on a terminal unless switched off, or where they were asked for."""
+        return sys.stderr.isatty() if self.show_progress is None else self.show_progress
 
     @property
     def metrics_file(self) -> Path:
@@ -227,9 +229,7 @@ def between(name: str, value: float | None, low: float, high: float, *, optional
     if value is None and optional:
         return
     if not _is_number(value) or not low <= value <= high:  # type: ignore[operator]
-        raise ConfigError(
-            f"{name} must be {'unset or ' if optional else ''}between {low} and {high}, got {value!r}"
-        )
+        raise ConfigError(f"{name} must be {'unset or ' if optional else ''}between {low} and {high}, got {value!r}")
 
 
 def _is_number(value: Any) -> bool:

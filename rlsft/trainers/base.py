@@ -1,10 +1,11 @@
-"""What SFT and reward training share on `transformers.Trainer`: exact token counts, own metrics, clean stops."""
+"""What SFT and reward training share on `transformers.Trainer`: exact token counts, own metrics, clean
+stops."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +27,7 @@ from rlsft.trainers.callbacks import (
     ProgressCallback,
     StopOnInterrupt,
 )
+from rlsft.trainers.encoded import Rows
 from rlsft.trainers.running import RunningStats
 
 MAX_DUMPS = 5
@@ -34,8 +36,8 @@ MAX_DUMPS = 5
 class RlsftTrainer(Trainer):
     """`transformers.Trainer` whose loss is a mean over all items of an optimizer step, however it is cut up.
 
-    Items are trained tokens (SFT) or pairs (reward model): one count over all micro-batches and ranks, so that
-    batch 8, batch 4 with two accumulation steps and two ranks with batch 4 give the same gradient.
+    Items are trained tokens (SFT) or pairs (reward model): one count over all micro-batches and ranks, so
+    that batch 8, batch 4 with two accumulation steps and two ranks with batch 4 give the same gradient.
 
     A subclass gives `stage`, `count_items`, `compute_loss`, `evaluation_rows` and `metrics_of_rows`.
     """
@@ -75,7 +77,8 @@ class RlsftTrainer(Trainer):
         self._install_callbacks()
 
     def _install_callbacks(self) -> None:
-        """Our metrics and progress in place of transformers' printing; the interrupt handler last, as it raises."""
+        """Our metrics and progress in place of transformers' printing; the interrupt handler last, as it
+        raises."""
         self.remove_callback(TqdmCallback)
         self.remove_callback(PrinterCallback)
         self.guard = NonFiniteGuard(self.args.max_nonfinite_steps)
@@ -83,7 +86,12 @@ class RlsftTrainer(Trainer):
         self.interrupt = StopOnInterrupt()
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStopping(early_stopping_patience=self.args.early_stopping_patience))
-        for callback in (self.guard, MetricsCallback(self.args.metrics_file, self.stage), self.progress, self.interrupt):
+        for callback in (
+            self.guard,
+            MetricsCallback(self.args.metrics_file, self.stage),
+            self.progress,
+            self.interrupt,
+        ):
             self.add_callback(callback)
 
     # ---- training -----------------------------------------------------------------------------------------
@@ -105,8 +113,9 @@ class RlsftTrainer(Trainer):
         except Exception as error:
             if is_disk_full(error):
                 raise RunError(
-                    f"no space left on the disk while writing under {self.args.output_dir}; earlier checkpoints are intact. "
-                    "Free some space (or lower save_total_limit) and resume with resume_from_checkpoint=True."
+                    f"no space left on the disk while writing under {self.args.output_dir}; earlier "
+                    "checkpoints are intact. Free some space (or lower save_total_limit) and resume with "
+                    "resume_from_checkpoint=True."
                 ) from error
             raise
         finally:
@@ -120,14 +129,15 @@ class RlsftTrainer(Trainer):
             found = last_checkpoint(str(self.args.output_dir))
             if found is None:
                 raise RunError(
-                    f"resume_from_checkpoint=True, but {self.args.output_dir} holds no whole {PREFIX_CHECKPOINT_DIR}-N "
-                    "folder. Start without it, or name the folder."
+                    f"resume_from_checkpoint=True, but {self.args.output_dir} holds no whole "
+                    f"{PREFIX_CHECKPOINT_DIR}-N folder. Start without it, or name the folder."
                 )
             return str(found)
         if not (Path(asked) / "trainer_state.json").is_file():
             raise RunError(
-                f"resume_from_checkpoint must be a {PREFIX_CHECKPOINT_DIR}-N folder with a trainer_state.json, got {asked!r}, "
-                "which has none. True takes the last whole one in output_dir."
+                f"resume_from_checkpoint must be a {PREFIX_CHECKPOINT_DIR}-N folder with a "
+                f"trainer_state.json, got {asked!r}, which has none. True takes the last whole one in "
+                "output_dir."
             )
         return str(asked)
 
@@ -165,7 +175,11 @@ class RlsftTrainer(Trainer):
         self._dumps += 1
         step, rank = self.state.global_step + 1, self.args.process_index
         rows = [
-            {"loss": loss, "text": self.processing_class.decode(row[row_mask.bool()]), "input_ids": row[row_mask.bool()]}
+            {
+                "loss": loss,
+                "text": self.processing_class.decode(row[row_mask.bool()]),
+                "input_ids": row[row_mask.bool()],
+            }
             for ids, mask in _sequences(inputs)
             for row, row_mask in zip(ids, mask, strict=True)
         ]
@@ -183,7 +197,8 @@ class RlsftTrainer(Trainer):
     # ---- evaluation ---------------------------------------------------------------------------------------
 
     def evaluation_rows(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """`(rows [B, K], predictions [B, ...], labels [B, ...])` of one batch; the last two are for `compute_metrics`."""
+        """`(rows [B, K], predictions [B, ...], labels [B, ...])` of one batch; the last two are for
+        `compute_metrics`."""
         raise NotImplementedError
 
     def metrics_of_rows(self, rows: np.ndarray) -> dict[str, float]:
@@ -218,6 +233,15 @@ class RlsftTrainer(Trainer):
         return output
 
 
+def encoded_eval(eval_dataset: Any, encoded: Callable[[Rows, str], Any]) -> Any:
+    """An evaluation dataset, none, or a dict of several, each encoded under its own name."""
+    if eval_dataset is None:
+        return None
+    if isinstance(eval_dataset, Mapping):
+        return {key: encoded(rows, f"eval_dataset[{key!r}]") for key, rows in eval_dataset.items()}
+    return encoded(eval_dataset, "eval_dataset")
+
+
 def last_checkpoint(folder: str | Path) -> Path | None:
     """The newest `checkpoint-N` under `folder` that was written to its end, or None.
 
@@ -243,4 +267,3 @@ def _sequences(inputs: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
     suffix = "input_ids"
     prefixes = [name.removesuffix(suffix) for name in inputs if name.endswith(suffix)]
     return [(inputs[f"{p}input_ids"].cpu(), inputs[f"{p}attention_mask"].cpu()) for p in prefixes]
-

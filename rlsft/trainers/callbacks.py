@@ -44,13 +44,15 @@ class RunInterrupted(RunError):  # noqa: N818 (an interruption is not an error o
         self.step = step
         self.checkpoint = checkpoint
         super().__init__(
-            f"interrupted after step {step}; everything is saved in {checkpoint}. To go on from there, start the same "
-            f"run with resume_from_checkpoint={str(checkpoint)!r} (the result equals a run that was never stopped)."
+            f"interrupted after step {step}; everything is saved in {checkpoint}. To go on from there, start "
+            f"the same run with resume_from_checkpoint={str(checkpoint)!r} (the result equals a run that was "
+            "never stopped)."
         )
 
 
 class MetricsCallback(TrainerCallback):
-    """Append every logged row to a JSON-lines file as `{"stage", "step", "time", ...}`; the first rank writes.
+    """Append every logged row to a JSON-lines file as `{"stage", "step", "time", ...}`; the first rank
+    writes.
 
     When a stage starts again, its own rows after the starting step are dropped first, so that a curve never
     doubles back; other stages in the same file stay. NaN and infinity become null.
@@ -96,7 +98,8 @@ class MetricsCallback(TrainerCallback):
 
 
 class ProgressCallback(TrainerCallback):
-    """A progress bar with the time left on a terminal; one line a log where there is none and progress was asked for.
+    """A progress bar with the time left on a terminal; one line a log where there is none and progress was
+    asked for.
 
     Args:
         label: the word before the bar.
@@ -130,13 +133,9 @@ class ProgressCallback(TrainerCallback):
             console=self.console,
         )
         self._progress.start()
-        self._task = self._progress.add_task(
-            self.label, total=state.max_steps, completed=state.global_step, news=""
-        )
+        self._task = self._progress.add_task(self.label, total=state.max_steps, completed=state.global_step, news="")
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=state.global_step)
 
@@ -203,7 +202,8 @@ class StopOnInterrupt(TrainerCallback):
     """Finish the step, save a checkpoint and raise `RunInterrupted` on the first Ctrl-C (SIGINT) or SIGTERM.
 
     A second signal acts at once, as it would without this callback. With several ranks, a signal to one stops
-    all of them after the same step. Add it last: `on_train_end` raises, and callbacks behind it would not run.
+    all of them after the same step. Add it last: `on_train_end` raises, and callbacks behind it would not
+    run.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -259,7 +259,8 @@ class StopOnInterrupt(TrainerCallback):
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """transformers' early stopping, whose count of evaluations without progress survives a stop and resume."""
+    """transformers' early stopping, whose count of evaluations without progress survives a stop and
+    resume."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -308,10 +309,10 @@ class NonFiniteGuard(TrainerCallback):
         logger.warning("step %d skipped: its gradient is not finite (%d skipped so far)", step, self.skipped)
         if self._in_a_row >= max(1, self.max_consecutive):
             raise RunError(
-                f"step {step}: the gradient is NaN or infinite, {self._in_a_row} step(s) in a row (max_nonfinite_steps="
-                f"{self.max_consecutive}). The weights are still those of the last good step. Lower learning_rate "
-                f"(now {args.learning_rate:g}), set max_grad_norm, train in float32, or look at the batches in "
-                f"{Path(str(args.output_dir)) / 'debug'}."
+                f"step {step}: the gradient is NaN or infinite, {self._in_a_row} step(s) in a row "
+                f"(max_nonfinite_steps={self.max_consecutive}). The weights are still those of the last good "
+                f"step. Lower learning_rate (now {args.learning_rate:g}), set max_grad_norm, train in "
+                f"float32, or look at the batches in {Path(str(args.output_dir)) / 'debug'}."
             )
 
 

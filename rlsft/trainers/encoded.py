@@ -65,8 +65,8 @@ def keep_rows(dataset: datasets.Dataset, is_kept: Callable[[Mapping[str, Any]], 
 def _as_dataset(rows: Rows, name: str) -> datasets.Dataset:
     if isinstance(rows, (datasets.IterableDataset, datasets.DatasetDict, datasets.IterableDatasetDict)):
         raise DataError(
-            f"{name} must be one datasets.Dataset or a list of rows, got a {type(rows).__name__}; pick a split "
-            "(data['train']), and load streamed data whole"
+            f"{name} must be one datasets.Dataset or a list of rows, got a {type(rows).__name__}; pick a "
+            "split (data['train']), and load streamed data whole"
         )
     if not isinstance(rows, datasets.Dataset):
         rows = list(rows)

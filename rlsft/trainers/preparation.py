@@ -28,8 +28,8 @@ def tokenizer_for(model: Any, processing_class: Any) -> Any:
     folder = getattr(model.config, "_name_or_path", "")
     if not folder:
         raise ModelError(
-            "processing_class is missing, and the model was built in memory, so no folder says which tokenizer it "
-            "has; pass processing_class=load_tokenizer(FOLDER)"
+            "processing_class is missing, and the model was built in memory, so no folder says which "
+            "tokenizer it has; pass processing_class=load_tokenizer(FOLDER)"
         )
     return load_tokenizer(folder)
 

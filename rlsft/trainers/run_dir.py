@@ -61,7 +61,8 @@ class RunDirectory:
             self._lock.close()
             self._lock = None
             raise RunError(
-                f"output_dir {self.path} is in use by another process ({holder}); wait for it or choose another --output_dir"
+                f"output_dir {self.path} is in use by another process ({holder}); wait for it "
+                "or choose another --output_dir"
             ) from None
         self._lock.seek(0)
         self._lock.truncate()

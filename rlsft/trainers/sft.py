@@ -16,7 +16,7 @@ from rlsft.data.collators import DemonstrationCollator
 from rlsft.data.encoding import encode_demonstration
 from rlsft.models import completion_logprobs, hidden_states, lm_head_of, load_causal_lm
 from rlsft.trainers.arguments import RlsftArguments, one_of
-from rlsft.trainers.base import RlsftTrainer
+from rlsft.trainers.base import RlsftTrainer, encoded_eval
 from rlsft.trainers.encoded import Rows, encode_dataset
 from rlsft.trainers.preparation import adapt, length_limit, tokenizer_for
 from rlsft_kernels import linear_cross_entropy
@@ -30,13 +30,15 @@ class SFTConfig(RlsftArguments):
 
     learning_rate: float = field(default=2e-5, metadata={"help": "Peak learning rate of AdamW. LoRA likes 2e-4."})
     completion_only_loss: bool = field(
-        default=True, metadata={"help": "Train the completion only. Off: the prompt too, from its second token on."}
+        default=True,
+        metadata={"help": "Train the completion only. Off: the prompt too, from its second token on."},
     )
     padding_side: Literal["right", "left"] = field(
         default="right", metadata={"help": "Where batches are padded; it changes no result."}
     )
     pad_to_multiple_of: int | None = field(
-        default=None, metadata={"help": "Pad batches to a multiple of so many tokens. Unset: to the longest row."}
+        default=None,
+        metadata={"help": "Pad batches to a multiple of so many tokens. Unset: to the longest row."},
     )
 
     def __post_init__(self) -> None:
@@ -47,22 +49,24 @@ class SFTConfig(RlsftArguments):
 class SFTTrainer(RlsftTrainer):
     """Fine-tune a causal LM on demonstrations.
 
-    Loss: `-sum log p(token) / n` over the `n` trained tokens of an optimizer step, all micro-batches and ranks
-    together. The end-of-turn token is trained; masks come from lengths, so pad may equal the end token.
+    Loss: `-sum log p(token) / n` over the `n` trained tokens of an optimizer step, all micro-batches and
+        ranks together. The end-of-turn token is trained; masks come from lengths, so pad may equal the end
+        token.
 
     Args:
         model: a folder, or a loaded causal LM (with an adapter or without).
         args: settings; None = `SFTConfig("sft")`.
         train_dataset: rows of `prompt` + `completion`, `messages` or `text` (strings or chat lists), as a
             `datasets.Dataset` or a list of dicts; or rows of `input_ids` + `completion_mask`.
-        eval_dataset: the same, or a dict of several; `evaluate()` gives `eval_loss` (mean over trained tokens),
-            `eval_mean_token_accuracy`, `eval_entropy`, `eval_perplexity`.
+        eval_dataset: the same, or a dict of several; `evaluate()` gives `eval_loss` (mean over trained
+            tokens), `eval_mean_token_accuracy`, `eval_entropy`, `eval_perplexity`.
         processing_class: the tokenizer; None = the one in the model's folder.
-        compute_metrics: called with log-probabilities `[N, T]` of the labels as predictions, and labels `[N, T]`
-            that are -100 outside the trained tokens.
+        compute_metrics: called with log-probabilities `[N, T]` of the labels as predictions, and labels `[N,
+            T]` that are -100 outside the trained tokens.
         callbacks: added to transformers' and our own.
         optimizers: optimizer and scheduler, or (None, None) for those of `args`.
-        peft_config: a `peft.PeftConfig` or a mapping of LoRA fields; None = the `lora_*` fields when `use_peft`.
+        peft_config: a `peft.PeftConfig` or a mapping of LoRA fields; None = the `lora_*` fields when
+            `use_peft`.
 
     Raises:
         ConfigError, DataError, ModelError: see the message; nothing has been written then.
@@ -96,9 +100,7 @@ class SFTTrainer(RlsftTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=DemonstrationCollator(
-                tokenizer.pad_token_id, args.padding_side, args.pad_to_multiple_of
-            ),
+            data_collator=DemonstrationCollator(tokenizer.pad_token_id, args.padding_side, args.pad_to_multiple_of),
             train_dataset=None if train_dataset is None else encoded(train_dataset, "train_dataset"),
             eval_dataset=encoded_eval(eval_dataset, encoded),
             processing_class=tokenizer,
@@ -117,18 +119,19 @@ class SFTTrainer(RlsftTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
-        """Cross-entropy of the trained tokens over `num_items_in_batch`; only their hidden states meet the head."""
+        """Cross-entropy of the trained tokens over `num_items_in_batch`; only their hidden states meet the
+        head."""
         input_ids, trained_BT = inputs["input_ids"], trained_tokens(inputs)
         hidden_BTH = hidden_states(model, input_ids, inputs["attention_mask"])
-        hidden_NH = hidden_BTH[:, :-1][trained_BT[:, 1:]]  # the state at t-1 predicts the token at t
         head = lm_head_of(model)
         num_tokens = trained_BT.sum()
         normalizer = num_tokens if num_items_in_batch is None else num_items_in_batch
         loss, stats = linear_cross_entropy(
-            hidden_NH,
-            head.weight.to(hidden_NH.dtype),
-            input_ids[trained_BT],
-            bias=None if head.bias is None else head.bias.to(hidden_NH.dtype),
+            hidden_BTH[:, :-1],  # the state at t-1 predicts the token at t
+            head.weight.to(hidden_BTH.dtype),
+            input_ids.masked_fill(~trained_BT, IGNORED)[:, 1:],
+            bias=None if head.bias is None else head.bias.to(hidden_BTH.dtype),
+            ignore_index=IGNORED,
             softcap=head.softcap,
             logit_scale=head.logit_scale,
             normalizer=normalizer.clamp(min=1),
@@ -152,8 +155,8 @@ class SFTTrainer(RlsftTrainer):
             trained_BT,
             outputs=("logprob", "entropy", "is_top1"),
         )
-        assert scored.entropy is not None  # noqa: S101 (asked for above)
-        assert scored.is_top1 is not None  # noqa: S101
+        assert scored.entropy is not None
+        assert scored.is_top1 is not None
         columns = (-scored.logprob, scored.is_top1, scored.entropy, trained_BT)
         rows_BK = torch.stack([column.double().sum(dim=1) for column in columns], dim=1)
         return rows_BK, scored.logprob, inputs["input_ids"].masked_fill(~trained_BT, IGNORED)
@@ -202,12 +205,3 @@ def encode_demonstrations(rows: Rows, tokenizer: Any, args: SFTConfig, max_lengt
         num_proc=args.dataset_num_proc,
         show_progress=args.shows_progress,
     )
-
-
-def encoded_eval(eval_dataset: Any, encoded: Callable[[Rows, str], Any]) -> Any:
-    """An evaluation dataset, none, or a dict of several, each encoded under its own name."""
-    if eval_dataset is None:
-        return None
-    if isinstance(eval_dataset, Mapping):
-        return {key: encoded(rows, f"eval_dataset[{key!r}]") for key, rows in eval_dataset.items()}
-    return encoded(eval_dataset, "eval_dataset")

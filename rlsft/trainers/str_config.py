@@ -32,14 +32,10 @@ class STRConfig(RlsftArguments):
     sft_max_examples: int = field(default=0, metadata={"help": "demonstrations used for SFT; 0 = all"})
     sft_num_train_epochs: float = field(default=1.0, metadata={"help": "passes over the SFT demonstrations"})
     sft_learning_rate: float = field(default=3e-5, metadata={"help": "SFT learning rate (LoRA likes 2e-4)"})
-    sft_args: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "further SFTConfig fields, as JSON"}
-    )
+    sft_args: dict[str, Any] | str | None = field(default=None, metadata={"help": "further SFTConfig fields, as JSON"})
     # -- samples
     sample_prompts: int = field(default=256, metadata={"help": "prompts that are answered and ranked"})
-    samples_per_prompt: int = field(
-        default=16, metadata={"help": "answers a prompt, m in the paper; at least 2"}
-    )
+    samples_per_prompt: int = field(default=16, metadata={"help": "answers a prompt, m in the paper; at least 2"})
     sample_temperature: float = field(default=0.8, metadata={"help": "temperature of the ranked samples"})
     sample_top_p: float = field(default=0.95, metadata={"help": "nucleus of the ranked samples"})
     sample_batch_size: int = field(default=64, metadata={"help": "sequences decoded together"})
@@ -85,26 +81,18 @@ class STRConfig(RlsftArguments):
     ppo_learning_rate: float = field(default=1e-5, metadata={"help": "PPO learning rate"})
     ppo_epochs: int = field(default=4, metadata={"help": "passes over each batch of answers"})
     ppo_mini_batches: int = field(default=1, metadata={"help": "optimizer steps a pass"})
-    kl_coef: float = field(
-        default=0.5, metadata={"help": "weight of the KL to the SFT policy, in whitened rewards"}
-    )
+    kl_coef: float = field(default=0.5, metadata={"help": "weight of the KL to the SFT policy, in whitened rewards"})
     kl_ctrl: Literal["fixed", "adaptive"] = field(
         default="fixed", metadata={"help": "KL weight fixed or steered to kl_target"}
     )
-    kl_target: float = field(
-        default=6.0, metadata={"help": "nats an answer that the adaptive controller aims at"}
-    )
+    kl_target: float = field(default=6.0, metadata={"help": "nats an answer that the adaptive controller aims at"})
     missing_eos_penalty: float | None = field(
         default=None, metadata={"help": "subtracted from the score of an answer that does not end"}
     )
-    ppo_args: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "further PPOConfig fields, as JSON"}
-    )
+    ppo_args: dict[str, Any] | str | None = field(default=None, metadata={"help": "further PPOConfig fields, as JSON"})
     # -- evaluation
     eval_prompts: int = field(default=128, metadata={"help": "held-out prompts of the final table"})
-    eval_temperature: float = field(
-        default=0.8, metadata={"help": "temperature of the compared answers; 0 = greedy"}
-    )
+    eval_temperature: float = field(default=0.8, metadata={"help": "temperature of the compared answers; 0 = greedy"})
     eval_top_p: float = field(default=0.95, metadata={"help": "nucleus of the compared answers"})
     agreement_prompts: int = field(
         default=200, metadata={"help": "held-out prompts of the rank-agreement proxy, at most"}
@@ -122,8 +110,8 @@ class STRConfig(RlsftArguments):
         for name in ("learning_rate", "num_train_epochs", "max_steps"):
             if getattr(self, name) != RlsftArguments.__dataclass_fields__[name].default:
                 raise ConfigError(
-                    f"{name} belongs to one stage: set sft_{name}, reward_{name} or ppo_{name}, or sft_args, reward_args, "
-                    f"ppo_args, got {name}={getattr(self, name)!r}"
+                    f"{name} belongs to one stage: set sft_{name}, reward_{name} or ppo_{name}, or sft_args, "
+                    f"reward_args, ppo_args, got {name}={getattr(self, name)!r}"
                 )
         for name in ("redo", "stop_after"):
             value = getattr(self, name)
@@ -147,7 +135,8 @@ class STRConfig(RlsftArguments):
             raise ConfigError(f"damping must be in [0, 1), got {self.damping}")
         if self.ppo_episodes < self.ppo_batch_size:
             raise ConfigError(
-                f"ppo_episodes ({self.ppo_episodes}) must be at least ppo_batch_size ({self.ppo_batch_size}): one iteration"
+                f"ppo_episodes ({self.ppo_episodes}) must be at least ppo_batch_size ({self.ppo_batch_size}), "
+                "which is one iteration"
             )
 
     # ---- the configs of the single stages --------------------------------------------------------------------------

@@ -43,7 +43,10 @@ def sample_responses(
         progress.advance(len(rows), skipped=True)
         for start in range(len(rows), len(examples), prompts_per_call):
             chunk = examples[start : start + prompts_per_call]
-            ids = [_encode(example, start + i, tokenizer, max_prompt_length, system_prompt) for i, example in enumerate(chunk)]
+            ids = [
+                _encode(example, start + i, tokenizer, max_prompt_length, system_prompt)
+                for i, example in enumerate(chunk)
+            ]
             drawn = engine.generate(ids, dataclasses.replace(sampling, prompt_offset=start), num_samples)
             for example, completions in zip(chunk, drawn, strict=True):
                 row = _row(example, completions, tokenizer, sampling, language)

@@ -1,13 +1,10 @@
-"""STR as one chain (arXiv 2402.18284): SFT -> sample -> rank -> reward model -> PPO -> evaluation, in one run directory."""
+"""STR as one chain (arXiv 2402.18284): SFT, sample, rank, reward model, PPO, evaluation, in one run directory."""
 
 from __future__ import annotations
 
 import gc
-import hashlib
-import json
 import logging
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +13,14 @@ from rlsft.artifacts import jsonable, read_jsonl, write_text
 from rlsft.errors import ConfigError, DataError
 from rlsft.trainers.run_dir import RunDirectory, fingerprint
 from rlsft.trainers.str_config import STAGES, STRConfig
+from rlsft.trainers.str_data import chosen, demonstrations, distinct_prompts, refuse_shared_prompts, rows_hash
 
 logger = logging.getLogger(__name__)
 
 # which settings a stage's result depends on, besides the stages before it
 SHARED_FIELDS = (
-    "seed", "dtype", "attn_implementation", "max_length", "system_prompt", "language", "use_peft", "lora_r", "lora_alpha",
-    "lora_dropout", "lora_target_modules", "per_device_train_batch_size", "gradient_accumulation_steps",
+    "seed", "dtype", "attn_implementation", "max_length", "system_prompt", "language", "use_peft", "lora_r",
+    "lora_alpha", "lora_dropout", "truncate_prompt", "lora_target_modules", "per_device_train_batch_size", "gradient_accumulation_steps",
     "max_completion_length", "disable_dropout", "bf16",
 )  # fmt: skip
 STAGE_PREFIXES = {
@@ -158,7 +156,12 @@ class STRTrainer:
         measured = trainer.evaluate() if self._validation_rows() else {}
         merge_lora(trainer.model).save_pretrained(target)
         self.tokenizer.save_pretrained(target)
-        return {"model": str(target), "num_examples": len(rows), "num_tokens": trained_tokens(trainer), **measured}
+        return {
+            "model": str(target),
+            "num_examples": len(rows),
+            "num_tokens": trained_tokens(trainer),
+            **measured,
+        }
 
     def _samples(self, folder: Path) -> dict[str, Any]:
         from rlsft.models import load_causal_lm
@@ -249,7 +252,11 @@ class STRTrainer:
         target = folder / "model"
         merge_lora(trainer.model).save_pretrained(target)
         self.tokenizer.save_pretrained(target)
-        return {"model": str(target), "episodes": self.args.ppo_episodes, "num_tokens": trained_tokens(trainer)}
+        return {
+            "model": str(target),
+            "episodes": self.args.ppo_episodes,
+            "num_tokens": trained_tokens(trainer),
+        }
 
     def _evaluation(self, folder: Path) -> dict[str, Any]:
         from rlsft.trainers.str_evaluation import evaluate_run
@@ -303,7 +310,6 @@ class STRTrainer:
 
     def _write_config(self) -> None:
         import yaml
-
         from transformers import TrainingArguments
 
         inherited = TrainingArguments.__dataclass_fields__
@@ -312,60 +318,6 @@ class STRTrainer:
         text = yaml.safe_dump(jsonable(values), sort_keys=False, allow_unicode=True)
         write_text(self.run.path / "rlsft_config.yaml", text)
         self.run.record(model=self.model, seed=self.args.seed, method="STR", num_train_examples=len(self.train_rows))
-
-
-# ---- rows --------------------------------------------------------------------------------------------------------------
-def demonstrations(dataset: Any, name: str) -> list[dict[str, Any]]:
-    """`prompt` + `completion` rows of a dataset in any format of `rlsft.data`.
-
-    Raises:
-        DataError: no rows, or rows without a prompt and a completion.
-    """
-    from rlsft.data import as_demonstrations
-
-    rows = as_demonstrations(dataset, name)
-    if not rows:
-        raise DataError(f"{name} has no rows")
-    return rows
-
-
-def refuse_shared_prompts(train: Sequence[Mapping[str, Any]], held_out: Sequence[Mapping[str, Any]]) -> None:
-    """A held-out row that also stands in the training set measures memory: prompt and answer both equal are refused."""
-    seen = {row_key(row) for row in train}
-    shared = [row for row in held_out if row_key(row) in seen]
-    if shared:
-        raise DataError(
-            f"eval_dataset shares {len(shared)} of {len(held_out)} rows with train_dataset (first prompt: "
-            f"{str(shared[0]['prompt'])[:60]!r}); split by conversation before pairing"
-        )
-
-
-def row_key(row: Mapping[str, Any]) -> str:
-    """Text of prompt and completion, for comparing rows."""
-    return json.dumps([row["prompt"], row.get("completion")], ensure_ascii=False, sort_keys=True)
-
-
-def distinct_prompts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The first row of each prompt, in order."""
-    first: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        first.setdefault(json.dumps(row["prompt"], ensure_ascii=False, sort_keys=True), dict(row))
-    return list(first.values())
-
-
-def chosen(rows: list[dict[str, Any]], count: int, seed: int) -> list[dict[str, Any]]:
-    """`count` rows, seeded, in their own order; all of them when there are fewer."""
-    if count >= len(rows):
-        return rows
-    return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), count))]
-
-
-def rows_hash(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Short hash of the data, so that a run is not continued on other rows."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(row_key(row).encode("utf-8"))
-    return f"{len(rows)} rows, {digest.hexdigest()[:12]}"
 
 
 def latest_checkpoint(folder: Path) -> str | None:
@@ -381,4 +333,3 @@ def trained_tokens(trainer: Any) -> int:
         if "num_tokens" in entry:
             return int(entry["num_tokens"])
     return 0
-

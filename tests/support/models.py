@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoModelForCausalLM,
     Gemma2Config,
     GPT2Config,
     LlamaConfig,
@@ -16,7 +17,6 @@ from transformers import (
     Qwen2Config,
     set_seed,
 )
-from transformers import AutoModelForCausalLM
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -59,7 +59,7 @@ def tiny_tokenizer(vocab_size: int = 400) -> PreTrainedTokenizerFast:
 
 
 def tiny_config(family: str, vocab_size: int = 400, **changes: Any) -> Any:
-    """A two-layer config of `family`: llama (tied), gpt2 (absolute positions), qwen2 (untied head, bias), gemma2 (softcap)."""
+    """A two-layer config: llama (tied), gpt2 (absolute positions), qwen2 (untied head, bias), gemma2 (softcap)."""
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
     common: dict[str, Any] = {
         "vocab_size": vocab_size,

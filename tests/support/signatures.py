@@ -39,7 +39,7 @@ def _own_fields(cls: type) -> set[str]:
     names: set[str] = set()
     for base in cls.__mro__:
         if base.__module__.startswith("rlsft"):
-            names |= set(base.__dict__.get("__annotations__", {}))
+            names |= set(inspect.get_annotations(base))
     return names
 
 

@@ -17,6 +17,7 @@ from rlsft_kernels.isodata.settings import AUTO_DISTANCE_FACTOR, AUTO_STD_FACTOR
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 TIE = 1e-10
+SAME_DIRECTION = 1e-28  # squared distance (or variance) of unit rows that differ by rounding alone
 _MASK = (1 << 64) - 1
 
 
@@ -46,6 +47,11 @@ class SplitMix64:
 
     def below(self, bound: int) -> int:
         return int(self.uniform() * bound)
+
+
+def rounding_floor(settings: IsodataSettings) -> float:
+    """Equal rows have no variance to the last bit; rows scaled to unit length only up to rounding."""
+    return SAME_DIRECTION if settings.geometry == "cosine" else 0.0
 
 
 def exceeds(value: float, threshold: float) -> bool:
@@ -80,8 +86,9 @@ def mean_row(rows: Floats) -> Floats:
     return rows[0] + (rows - rows[0]).sum(axis=0) / len(rows)
 
 
-def variances(rows: Floats) -> Floats:  # [d]
-    return ((rows - mean_row(rows)) ** 2).sum(axis=0) / len(rows)
+def variances(rows: Floats, floor: float) -> Floats:  # [d]
+    variance = ((rows - mean_row(rows)) ** 2).sum(axis=0) / len(rows)
+    return np.where(variance <= floor, 0.0, variance)
 
 
 def partition_key(labels: Ints) -> bytes:
@@ -91,8 +98,13 @@ def partition_key(labels: Ints) -> bytes:
     return bytes(np.where(labels < 0, -1, key))
 
 
-def starting_centers(rows: Floats, count: int, init: str, seed: int) -> Floats:
+def starting_centers(rows: Floats, count: int, init: str, seed: int, floor: float) -> Floats:
     """At most `count` distinct rows. "k-means++": D-squared sampling (Arthur and Vassilvitskii 2007)."""
+
+    def distances_to(row: int) -> Floats:
+        squared = ((rows - rows[row]) ** 2).sum(axis=1)
+        return np.where(squared <= floor, 0.0, squared)
+
     random = SplitMix64(seed)
     if init == "random":
         order = np.arange(len(rows))
@@ -100,18 +112,18 @@ def starting_centers(rows: Floats, count: int, init: str, seed: int) -> Floats:
         for i in range(len(rows)):
             j = i + random.below(len(rows) - i)
             order[i], order[j] = order[j], order[i]
-            if not any((rows[order[i]] == rows[c]).all() for c in chosen):
+            if all(distances_to(c)[order[i]] > 0 for c in chosen):
                 chosen.append(int(order[i]))
             if len(chosen) == count:
                 break
         return rows[chosen]
     chosen = [random.below(len(rows))]
-    to_chosen = ((rows - rows[chosen[0]]) ** 2).sum(axis=1)
+    to_chosen = distances_to(chosen[0])
     while len(chosen) < count and to_chosen.max() > 0:
         cumulative = np.cumsum(to_chosen)
         pick = int(np.argmax(cumulative > random.uniform() * cumulative[-1]))
         chosen.append(pick)
-        to_chosen = np.minimum(to_chosen, ((rows - rows[pick]) ** 2).sum(axis=1))
+        to_chosen = np.minimum(to_chosen, distances_to(pick))
     return rows[chosen]
 
 
@@ -119,10 +131,10 @@ class _BallHall:
     """The steps of Ball and Hall's iteration on one group."""
 
     def __init__(self, rows: Floats, settings: IsodataSettings) -> None:
-        self.rows, self.settings = rows, settings
+        self.rows, self.settings, self.floor = rows, settings, rounding_floor(settings)
         self.wanted = settings.clusters_wanted(len(rows))
         self.is_noise = np.zeros(len(rows), bool)
-        total = float(variances(rows).sum())
+        total = float(variances(rows, self.floor).sum())
         auto_std = AUTO_STD_FACTOR * np.sqrt(total / rows.shape[1])
         self.max_std = auto_std if settings.max_std is None else settings.max_std
         auto_distance = AUTO_DISTANCE_FACTOR * np.sqrt(total)
@@ -161,7 +173,7 @@ class _BallHall:
             own, overall = sums[j] / sizes[j], sums.sum() / sizes.sum()
             if s.dispersion == "squared":
                 own, overall = np.sqrt(own), np.sqrt(overall)
-            variance = variances(self.rows[labels == j])
+            variance = variances(self.rows[labels == j], self.floor)
             axis = int(np.argmax(variance >= variance.max() * (1 - TIE)))
             largest = float(np.sqrt(variance[axis]))
             deviation = largest if s.split_criterion == "max" else float(np.sqrt(variance.mean()))
@@ -223,11 +235,11 @@ class _Str:
     """The steps of STR's variant on one group; a cluster is an ascending array of row indices."""
 
     def __init__(self, rows: Floats, settings: IsodataSettings) -> None:
-        self.rows, self.settings = rows, settings
+        self.rows, self.settings, self.floor = rows, settings, rounding_floor(settings)
         self.max_size = len(rows) + 1 if settings.max_size is None else settings.max_size
 
     def variance(self, members: Ints) -> float:
-        per_coordinate = variances(self.rows[members])
+        per_coordinate = variances(self.rows[members], self.floor)
         if self.settings.variance_kind == "trace":
             return float(per_coordinate.sum())
         largest = float(per_coordinate.max())
@@ -333,7 +345,8 @@ def isodata_reference(
         rows = unit_rows(rows)
     if start is None:
         assert settings.init is not None
-        start = starting_centers(rows, settings.starting_clusters(len(rows)), settings.init, settings.seed)
+        count = settings.starting_clusters(len(rows))
+        start = starting_centers(rows, count, settings.init, settings.seed, rounding_floor(settings))
     method = _BallHall(rows, settings) if settings.variant == "ball_hall" else _Str(rows, settings)
     centers, steps, stop_reason = method.run(np.asarray(start, dtype=np.float64))
     centers = centers.astype(points.dtype).astype(np.float64)

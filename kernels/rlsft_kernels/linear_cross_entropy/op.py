@@ -32,9 +32,9 @@ def linear_cross_entropy(
     """Cross-entropy of a language-model head without the `[N, V]` logits; `(loss, stats)`.
 
     Equals `F.cross_entropy(z, targets, ignore_index=ignore_index, reduction="sum") / normalizer` for
-    `z = softcap * tanh(logit_scale * (hidden @ weight.T + bias) / softcap)`, with the softmax in float32 (float64 for
-    float64 input). Ignored rows are dropped before the first matrix product: they cost nothing, their gradient is
-    exactly zero, and what they hold (NaN too) does not matter.
+    `z = softcap * tanh(logit_scale * (hidden @ weight.T + bias) / softcap)`, with the softmax in float32
+    (float64 for float64 input). Ignored rows are dropped before the first matrix product: they cost nothing,
+    their gradient is exactly zero, and what they hold (NaN too) does not matter.
 
     Args:
         hidden: last hidden states, any number of leading axes.
@@ -44,14 +44,15 @@ def linear_cross_entropy(
         ignore_index: target value of rows that do not count.
         softcap: cap of the logits.
         logit_scale: factor on the logits.
-        normalizer: what the sum is divided by: None is the number of labelled tokens (at least 1); with gradient
-            accumulation pass the labelled tokens of the whole step. A tensor stays on its device.
+        normalizer: what the sum is divided by: None is the number of labelled tokens (at least 1); with
+            gradient accumulation pass the labelled tokens of the whole step. A tensor stays on its device.
         tile_bytes: memory of the logits tile.
         backend: which implementation runs; "auto" picks by device and dtype.
 
     Returns:
         The 0-d loss (float32; float64 for float64 input), and 0-d tensors without gradient on the device:
-        `num_tokens`, `sum_nll`, `accuracy` (top-1) and `entropy`, the last two as means over the labelled tokens.
+        `num_tokens`, `sum_nll`, `accuracy` (top-1) and `entropy`, the last two as means over the labelled
+        tokens.
 
     Raises:
         TypeError: a dtype does not fit.
@@ -106,7 +107,9 @@ def _linear_cross_entropy_op(
     op = "linear_cross_entropy"
     choose_backend(op, backend, device_type=hidden.device.type, dtype=hidden.dtype, supported=SUPPORTED)
     head = Head(weight, bias, softcap, logit_scale)
-    return linear_cross_entropy_fwd(head, hidden, targets, ignore_index, tile_bytes, (needs[0], needs[1], needs[2]))
+    return linear_cross_entropy_fwd(
+        head, hidden, targets, ignore_index, tile_bytes, (needs[0], needs[1], needs[2])
+    )
 
 
 @_linear_cross_entropy_op.register_fake

@@ -1,7 +1,8 @@
 """linear_cross_entropy in row tiles with its gradient computed in the forward: what backend="reference" runs.
 
-Each tile of logits is folded into the loss and overwritten with its own gradient while it is at hand, so that loss and
-gradients take three GEMMs where a recomputing backward takes four; two with a frozen weight, one without gradients.
+Each tile of logits is folded into the loss and overwritten with its own gradient while it is at hand, so that
+loss and gradients take three GEMMs where a recomputing backward takes four; two with a frozen weight, one
+without gradients.
 """
 
 from __future__ import annotations
@@ -11,7 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlsft_kernels._head import Head, HeadGradients, entropy_of, labelled_rows, row_statistics, statistics_dtype
+from rlsft_kernels._head import (
+    Head,
+    HeadGradients,
+    entropy_of,
+    labelled_rows,
+    row_statistics,
+    statistics_dtype,
+)
 
 
 class SummedLoss(NamedTuple):
@@ -34,7 +42,7 @@ def linear_cross_entropy_fwd(
 ) -> SummedLoss:
     """Loss, statistics and gradients, ignored rows left out before the first GEMM."""
     gradients = HeadGradients(head, hidden_NH, needs)
-    rows_L = labelled_rows(targets_N, ignore_index, head.weight_VH.shape[0])
+    rows_L = labelled_rows(targets_N, ignore_index, head.weight.shape[0])
     folded: list[Tensor] = []
     for rows_C, hidden_CH, tile_CV in head.tiles(hidden_NH, rows_L, tile_bytes):
         for part in head.blocks(len(rows_C)):
@@ -55,8 +63,8 @@ def _fold_block(head: Head, tile_RV: Tensor, targets_R: Tensor, with_gradient: b
     statistics = row_statistics(logits_RV, targets_R)
     entropy_R = entropy_of(statistics)
     if with_gradient:
-        grad_RV = statistics.exp_RV.mul_((-statistics.log_sum_R[:, None]).exp_())
+        grad_RV = statistics.exp.mul_((-statistics.log_sum[:, None]).exp_())
         # p - 1 of the target straight from its log-probability: p rounds to 1 long before log p rounds to 0
-        grad_RV.scatter_(-1, targets_R[:, None], statistics.logprob_R[:, None].expm1())
+        grad_RV.scatter_(-1, targets_R[:, None], statistics.logprob[:, None].expm1())
         tile_RV.copy_(head.chain_(grad_RV, capped_RV, 1.0))
-    return torch.stack((-statistics.logprob_R, correct_R.to(entropy_R.dtype), entropy_R))
+    return torch.stack((-statistics.logprob, correct_R.to(entropy_R.dtype), entropy_R))

@@ -41,13 +41,13 @@ def linear_logprob(
 ) -> LogprobOutput:
     """Log-probability of `targets` under the softmax of a language-model head, without the `[N, V]` logits.
 
-    Equals `log_softmax(z)[targets]` for `z = softcap * tanh(logit_scale * (hidden @ weight.T + bias) / softcap)
-    / temperature`; the order bias, logit_scale, softcap, temperature is fixed. The matrix product runs in the input
-    dtype, everything after it in float32 (float64 for float64 input). Under `torch.autocast` hidden and weight are
-    cast as by `F.linear`.
+    Equals `log_softmax(z)[targets]` for `z = softcap * tanh(logit_scale * (hidden @ weight.T + bias) /
+    softcap) / temperature`; the order bias, logit_scale, softcap, temperature is fixed. The matrix product
+    runs in the input dtype, everything after it in float32 (float64 for float64 input). Under
+    `torch.autocast` hidden and weight are cast as by `F.linear`.
 
-    Gradients flow to hidden, weight and bias through `logprob`, `entropy` and `lse`. A frozen weight costs no weight
-    gradient; rows whose upstream gradient is zero cost no backward. There is no second derivative.
+    Gradients flow to hidden, weight and bias through `logprob`, `entropy` and `lse`. A frozen weight costs no
+    weight gradient; rows whose upstream gradient is zero cost no backward. There is no second derivative.
 
     Args:
         hidden: last hidden states, any number of leading axes.
@@ -63,7 +63,8 @@ def linear_logprob(
         backend: which implementation runs; "auto" picks by device and dtype.
 
     Returns:
-        `LogprobOutput`, tensors shaped like `targets`. A row whose logits are all -inf gives NaN, as log_softmax does.
+        `LogprobOutput`, tensors shaped like `targets`. A row whose logits are all -inf gives NaN, as
+        log_softmax does.
 
     Raises:
         TypeError: a dtype does not fit.
@@ -124,7 +125,9 @@ def _linear_logprob_op(
     tile_bytes: int,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    choose_backend("linear_logprob", backend, device_type=hidden.device.type, dtype=hidden.dtype, supported=SUPPORTED)
+    choose_backend(
+        "linear_logprob", backend, device_type=hidden.device.type, dtype=hidden.dtype, supported=SUPPORTED
+    )
     head = Head(weight, bias, softcap, logit_scale)
     spread = temperature if temperature_N is None else temperature_N.to(statistics_dtype(hidden.dtype))
     wanted = frozenset(outputs.split(",")) | _SAVED
@@ -150,7 +153,9 @@ def _(
     wanted = frozenset(outputs.split(",")) | _SAVED
     wide = statistics_dtype(hidden.dtype)
     return tuple(
-        hidden.new_empty(hidden.shape[0] if name in wanted else 0, dtype=torch.bool if name == "is_top1" else wide)
+        hidden.new_empty(
+            hidden.shape[0] if name in wanted else 0, dtype=torch.bool if name == "is_top1" else wide
+        )
         for name in FIELDS
     )
 
@@ -215,10 +220,23 @@ def _(
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    hidden, weight, targets, bias, temperature_N, *ctx.transform, _outputs, ctx.ignore_index, ctx.tile_bytes, _ = inputs
+    (
+        hidden,
+        weight,
+        targets,
+        bias,
+        temperature_N,
+        *ctx.transform,
+        _outputs,
+        ctx.ignore_index,
+        ctx.tile_bytes,
+        _,
+    ) = inputs
     fields = dict(zip(FIELDS, output, strict=True))
     ctx.set_materialize_grads(False)  # an entropy that is only logged must not cost a zero gradient
-    ctx.mark_non_differentiable(*(fields[name] for name in FIELDS if name not in ("logprob", "entropy", "lse")))
+    ctx.mark_non_differentiable(
+        *(fields[name] for name in FIELDS if name not in ("logprob", "entropy", "lse"))
+    )
     saved = [fields[name] for name in ("logprob", "entropy", "row_max", "log_sum")]
     ctx.save_for_backward(hidden, weight, targets, bias, temperature_N, *saved)
 

@@ -1,7 +1,8 @@
 """linear_logprob in row tiles with a hand-written backward, in plain PyTorch: what backend="reference" runs.
 
-Equal to `linear_logprob_reference` without ever holding logits of more rows than one tile. The backward computes the
-tile again, overwrites it with the gradient and multiplies: four GEMMs in all, three with a frozen weight.
+Equal to `linear_logprob_reference` without ever holding logits of more rows than one tile. The backward
+computes the tile again, overwrites it with the gradient and multiplies: four GEMMs in all, three with a
+frozen weight.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ FIELDS = ("logprob", "entropy", "lse", "log_sum_sq_probs", "mean_logit", "is_top
 class UpstreamGradients:
     """Gradients of the loss by the differentiable outputs, each [N] or None."""
 
-    logprob_N: Tensor | None
-    entropy_N: Tensor | None
-    lse_N: Tensor | None
+    logprob: Tensor | None
+    entropy: Tensor | None
+    lse: Tensor | None
     dtype: torch.dtype
 
     def live_rows(self, rows_L: Tensor) -> Tensor:
         """Rows on which some gradient is not zero; the others would add exact zeros, so they cost no GEMM."""
         live_L = torch.zeros_like(rows_L, dtype=torch.bool)
-        for grad_N in (self.logprob_N, self.entropy_N, self.lse_N):
+        for grad_N in (self.logprob, self.entropy, self.lse):
             if grad_N is not None:
                 live_L |= grad_N[rows_L] != 0
         return rows_L[live_L]
@@ -52,12 +53,12 @@ class UpstreamGradients:
 
 @dataclass(frozen=True)
 class SavedStatistics:
-    """What the backward needs of the forward, each [N]; `entropy_N` is read only under an entropy gradient."""
+    """What the backward needs of the forward, each [N]; `entropy` is read only under an entropy gradient."""
 
-    logprob_N: Tensor
-    entropy_N: Tensor
-    row_max_N: Tensor
-    log_sum_N: Tensor
+    logprob: Tensor
+    entropy: Tensor
+    row_max: Tensor
+    log_sum: Tensor
 
 
 def linear_logprob_fwd(
@@ -70,7 +71,7 @@ def linear_logprob_fwd(
     tile_bytes: int,
 ) -> dict[str, Tensor]:
     """The wanted fields as [N] tensors, zero on ignored rows; a field that is not wanted is an empty tensor."""
-    rows_L = labelled_rows(targets_N, ignore_index, head.weight_VH.shape[0])
+    rows_L = labelled_rows(targets_N, ignore_index, head.weight.shape[0])
     folded: dict[str, list[Tensor]] = {name: [] for name in FIELDS if name in wanted}
     for rows_C, _, tile_CV in head.tiles(hidden_NH, rows_L, tile_bytes):
         for part in head.blocks(len(rows_C)):
@@ -115,13 +116,13 @@ def _fold(logits_RV: Tensor, targets_R: Tensor, wanted: frozenset[str]) -> dict[
     if "entropy" in wanted:
         values["entropy"] = entropy_of(statistics)
     if "log_sum_sq_probs" in wanted:
-        square_sum_R = torch.linalg.vecdot(statistics.exp_RV, statistics.exp_RV)
-        values["log_sum_sq_probs"] = square_sum_R.log() - 2 * statistics.log_sum_R
+        square_sum_R = torch.linalg.vecdot(statistics.exp, statistics.exp)
+        values["log_sum_sq_probs"] = square_sum_R.log() - 2 * statistics.log_sum
     if "lse" in wanted:
-        values["lse"] = statistics.row_max_R + statistics.log_sum_R
+        values["lse"] = statistics.row_max + statistics.log_sum
     for name in ("logprob", "row_max", "log_sum"):
         if name in wanted:
-            values[name] = getattr(statistics, f"{name}_R")
+            values[name] = getattr(statistics, name)
     return values
 
 
@@ -145,22 +146,25 @@ def _grad_block(
     """d loss / d tile of one block of rows.
 
     With g, e, h the upstream gradients by logprob, entropy and lse, the gradient by a final logit is
-    `g * [j = target] + p_j * (h - g - e * (log p_j + entropy))`; `chain_` takes it through temperature, cap and scale.
+    `g * [j = target] + p_j * (h - g - e * (log p_j + entropy))`; `chain_` takes it through temperature, cap
+    and scale.
     """
     logits_RV, capped_RV = head.logits(tile_RV, temperature_R1)
-    logprobs_RV = logits_RV.sub_(saved.row_max_N[rows_R, None]).sub_(saved.log_sum_N[rows_R, None]).clamp_(min=LOWEST)
+    logprobs_RV = (
+        logits_RV.sub_(saved.row_max[rows_R, None]).sub_(saved.log_sum[rows_R, None]).clamp_(min=LOWEST)
+    )
     grad_RV = logprobs_RV.exp()
-    g_R1, h_R1 = upstream.of_rows("logprob_N", rows_R), upstream.of_rows("lse_N", rows_R)
+    g_R1, h_R1 = upstream.of_rows("logprob", rows_R), upstream.of_rows("lse", rows_R)
     rest_RV: Tensor = h_R1
-    if upstream.entropy_N is not None:
-        surprise_RV = logprobs_RV.add_(saved.entropy_N[rows_R, None])
-        rest_RV = h_R1 - surprise_RV.mul_(upstream.of_rows("entropy_N", rows_R))
+    if upstream.entropy is not None:
+        surprise_RV = logprobs_RV.add_(saved.entropy[rows_R, None])
+        rest_RV = h_R1 - surprise_RV.mul_(upstream.of_rows("entropy", rows_R))
         rest_target_R1 = rest_RV.gather(-1, targets_R[:, None])
     else:
         rest_target_R1 = h_R1
     # 1 - p of the target straight from its log-probability: p rounds to 1 long before log p rounds to 0
     grad_target_R1 = grad_RV.gather(-1, targets_R[:, None]) * rest_target_R1
-    grad_target_R1 -= g_R1 * saved.logprob_N[rows_R, None].expm1()
+    grad_target_R1 -= g_R1 * saved.logprob[rows_R, None].expm1()
     grad_RV *= rest_RV - g_R1
     grad_RV.scatter_(-1, targets_R[:, None], grad_target_R1)
     return head.chain_(grad_RV, capped_RV, temperature_R1)

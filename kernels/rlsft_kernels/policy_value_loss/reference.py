@@ -10,9 +10,11 @@ MAX_K3 = 10.0  # as verl's low_var_kl
 
 
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, kind: str) -> Tensor:
-    """Per-token estimate of KL(policy || reference) from tokens drawn by the policy (Schulman 2020: k1, k2, k3).
+    """Per-token estimate of KL(policy || reference) from tokens drawn by the policy (Schulman 2020: k1, k2,
+    k3).
 
-    With `d = clamp(logprobs - ref_logprobs, -20, 20)`: k1 is `d`, k2 `d**2 / 2`, k3 `exp(-d) - 1 + d` up to 10.
+    With `d = clamp(logprobs - ref_logprobs, -20, 20)`: k1 is `d`, k2 `d**2 / 2`, k3 `exp(-d) - 1 + d` up to
+    10.
     """
     difference = (logprobs - ref_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     if kind == "k1":
@@ -75,7 +77,9 @@ def policy_value_loss_reference(
     }
     if values is not None and old_values is not None and returns is not None:
         value, old_value, target = values[mask], old_values[mask], returns[mask]
-        capped = value if value_clip is None else old_value + (value - old_value).clamp(-value_clip, value_clip)
+        capped = (
+            value if value_clip is None else old_value + (value - old_value).clamp(-value_clip, value_clip)
+        )
         error, capped_error = (value - target).square(), (capped - target).square()
         value_loss = torch.where(capped_error > error, capped_error, error) / 2
         per_token = per_token + vf_coef * value_loss

@@ -11,8 +11,8 @@ from rlsft_kernels.policy_value_loss.reference import MAX_K3, MAX_LOG_RATIO, kl_
 
 # Order of the statistics vector; all but count and ratio_max leave the op as sums over the tokens that count.
 SUMS = (
-    "count", "loss/policy", "loss/value", "entropy", "kl_ref", "approxkl_k1", "approxkl_k2", "approxkl_k3", "clipfrac",
-    "clipfrac_lower", "vf_clipfrac", "ratio", "ratio_centered_square", "ratio_max",
+    "count", "loss/policy", "loss/value", "entropy", "kl_ref", "approxkl_k1", "approxkl_k2", "approxkl_k3",
+    "clipfrac", "clipfrac_lower", "vf_clipfrac", "ratio", "ratio_centered_square", "ratio_max",
 )  # fmt: skip
 
 
@@ -30,8 +30,11 @@ class LossTerms:
     kl_estimator: str
 
 
-def policy_terms(logp: Tensor, old: Tensor, adv: Tensor, terms: LossTerms) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Per-token clipped policy loss, its gradient by `logp`, and per-token statistics (PPO, arXiv 1707.06347).
+def policy_terms(
+    logp: Tensor, old: Tensor, adv: Tensor, terms: LossTerms
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Per-token clipped policy loss, its gradient by `logp`, and per-token statistics (PPO, arXiv
+    1707.06347).
 
     `max(-A r, -A clip(r, 1 - low, 1 + high))`, and with a dual clip c no more than `-A c` where A < 0
     (arXiv 1912.09729). Where both branches are equal the unclipped one gives the gradient.
@@ -61,7 +64,9 @@ def policy_terms(logp: Tensor, old: Tensor, adv: Tensor, terms: LossTerms) -> tu
     return loss, torch.where(flat, 0, unclipped), statistics
 
 
-def value_terms(value: Tensor, old: Tensor, target: Tensor, clip: float | None) -> tuple[Tensor, Tensor, Tensor]:
+def value_terms(
+    value: Tensor, old: Tensor, target: Tensor, clip: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Per-token `max((v - R)^2, (clip(v, old +- eps) - R)^2) / 2`, its gradient by v, and where the clip decided."""
     error = value - target
     if clip is None:

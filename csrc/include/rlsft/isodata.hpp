@@ -1,0 +1,79 @@
+// ISODATA: clustering whose number of clusters adapts by splitting and merging, for one set or a batch of groups.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace rlsft {
+
+enum class IsodataVariant { ball_hall, str };
+enum class IsodataInit { kmeans_plus_plus, random };
+enum class IsodataVarianceKind { trace, max_component_variance, max_component_std };
+enum class IsodataStop : std::int8_t { stable = 0, cycle = 1, max_iter = 2 };
+
+// Negative `max_std` and `min_distance` mean "auto": 0.6 times the root of the mean coordinate variance, and 0.75
+// times the root of the total variance, of each group. `n_clusters` 0 means min(8, n), or ceil(sqrt(n)) when
+// `default_is_sqrt`; `n_init_clusters` 0 means n_clusters; `max_size` 0 means no bound.
+struct IsodataOptions {
+  IsodataVariant variant = IsodataVariant::ball_hall;
+  IsodataInit init = IsodataInit::kmeans_plus_plus;
+  std::int64_t n_clusters = 0;       // K
+  std::int64_t n_init_clusters = 0;  // N_c
+  bool default_is_sqrt = true;
+  int max_iter = 20;   // I >= 1
+  bool cosine = false; // rows scaled to unit length; for ball_hall the centres too
+  std::uint64_t seed = 0;
+  // Ball and Hall
+  std::int64_t min_samples = 1;  // theta_N >= 1
+  double max_std = -1;           // theta_S
+  bool split_by_largest = false; // compare the largest coordinate's deviation, not the root mean square of all
+  double min_distance = -1;      // theta_C
+  std::int64_t max_merges = 2;   // L
+  double split_factor = 0.5;     // gamma in (0, 1]
+  bool squared_dispersion = false;
+  bool discard_as_noise = false;
+  bool stop_early = true;
+  // STR
+  std::int64_t min_size = 0;
+  std::int64_t max_size = 0;
+  double var_threshold = 0.05;
+  IsodataVarianceKind variance_kind = IsodataVarianceKind::trace;
+};
+
+template <typename T>
+struct IsodataInput {
+  const T* points;              // [offsets[num_groups], d], finite, magnitudes <= 1e150
+  std::int64_t d;               // >= 1
+  const std::int64_t* offsets;  // [num_groups + 1], from 0, never decreasing
+  std::int64_t num_groups;
+  const double* start = nullptr;                // [start_offsets[num_groups], d] starting centres, or null
+  const std::int64_t* start_offsets = nullptr;  // [num_groups + 1]; at least one centre for a group that has rows
+  const double* scores = nullptr;               // [rows] tie-break of the medoids, or null
+};
+
+struct IsodataStep {
+  std::int64_t splits, merges, drops, clusters;
+};
+
+struct IsodataOutput {
+  std::vector<double> centers;               // [sum k, d], values of T
+  std::vector<std::int64_t> center_offsets;  // [num_groups + 1]
+  std::vector<std::int64_t> medoids;         // [sum k], row of `points`
+  std::vector<IsodataStep> steps;            // one for each pass of each group
+  std::vector<std::int64_t> step_offsets;    // [num_groups + 1]
+  std::vector<IsodataStop> stops;            // [num_groups]
+};
+
+// Clusters every group by itself: a group's result depends neither on its neighbours, nor on where it stands, nor on
+// `threads`. labels[i] in 0..k-1 (all used) is the nearest of the group's returned centres, or -1 for noise.
+// Sums are float64; values within a relative 1e-10 count as equal and the lowest index wins.
+// ball_hall: O(n * k * d) time a pass; memory O(n) plus at most 64 * k * d. str: O(n^2 * d) time in the worst case.
+// Throws std::invalid_argument when a group with rows has no starting centre.
+template <typename T>
+IsodataOutput isodata(const IsodataInput<T>& input, const IsodataOptions& options, int threads,
+                      std::int32_t* labels);  // [rows], out
+
+extern template IsodataOutput isodata<float>(const IsodataInput<float>&, const IsodataOptions&, int, std::int32_t*);
+extern template IsodataOutput isodata<double>(const IsodataInput<double>&, const IsodataOptions&, int, std::int32_t*);
+
+}  // namespace rlsft

@@ -1,0 +1,99 @@
+"""pairwise_reward_loss: the Bradley-Terry loss of a reward model on chosen and rejected scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlsft_kernels._backend import Backend, Supported, choose_backend
+from rlsft_kernels._checks import require_float_tensor, require_like, require_ndim, require_number
+from rlsft_kernels._head import statistics_dtype
+from rlsft_kernels._saved_gradients import scale_saved_gradients
+from rlsft_kernels.pairwise_reward_loss.torch_path import SUMS, pairwise_reward_loss_fwd
+
+SUPPORTED: Supported = {}
+
+
+def pairwise_reward_loss(
+    chosen: Tensor,  # [P] float
+    rejected: Tensor,  # [P]
+    *,
+    margin: Tensor | None = None,  # [P]
+    center_coef: float = 0.0,
+    backend: Backend = "auto",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean over pairs of `-log sigmoid(chosen - rejected - margin) + center_coef * (chosen + rejected)^2`.
+
+    The Bradley-Terry likelihood (arXiv 2203.02155) with the margin of Llama 2 (arXiv 2307.09288, section
+    3.2.2) and the centring term of arXiv 2312.09244, which keeps scores near zero. Finite for every finite
+    score. Gradients flow to chosen and rejected; there is no second derivative.
+
+    Args:
+        chosen: scores of the better answers.
+        rejected: scores of the worse answers.
+        margin: by how much each pair should differ, a constant.
+        center_coef: weight of the centring term.
+        backend: which implementation runs; "auto" picks by device and dtype.
+
+    Returns:
+        The 0-d loss (0 for no pairs), and 0-d tensors without gradient on the device: `count`, and the means
+        `loss/ranking`, `loss/center` (before its weight), `accuracy` (a tie is not correct), `margin`
+        (chosen - rejected), `chosen`, `rejected`.
+
+    Raises:
+        TypeError: a dtype does not fit.
+        ValueError: a shape, device or setting does not fit.
+    """
+    require_float_tensor("chosen", chosen)
+    require_ndim("chosen", chosen, (1,), "[P], one score a pair")
+    require_like("rejected", rejected, "chosen", chosen)
+    if margin is not None:
+        require_like("margin", margin, "chosen", chosen)
+    require_number("center_coef", center_coef, at_least=0)
+    total, sums, *_ = torch.ops.rlsft.pairwise_reward_loss(
+        chosen, rejected, margin, float(center_coef), backend
+    )
+    count, *rest = sums.unbind()
+    pairs = count.clamp(min=1)
+    return total / pairs, {"count": count} | {name: x / pairs for name, x in zip(SUMS[1:], rest, strict=True)}
+
+
+@torch.library.custom_op("rlsft::pairwise_reward_loss", mutates_args=())
+def _pairwise_reward_loss_op(
+    chosen: Tensor, rejected: Tensor, margin: Tensor | None, center_coef: float, backend: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    device_type, dtype = chosen.device.type, chosen.dtype
+    choose_backend("pairwise_reward_loss", backend, device_type=device_type, dtype=dtype, supported=SUPPORTED)
+    return pairwise_reward_loss_fwd(chosen, rejected, margin, center_coef, statistics_dtype(dtype))
+
+
+@_pairwise_reward_loss_op.register_fake
+def _(
+    chosen: Tensor, rejected: Tensor, margin: Tensor | None, center_coef: float, backend: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dtype = statistics_dtype(chosen.dtype)
+    sizes = ((), (len(SUMS),), tuple(chosen.shape), tuple(chosen.shape))
+    total, sums, grad_chosen, grad_rejected = (chosen.new_empty(size, dtype=dtype) for size in sizes)
+    return total, sums, grad_chosen, grad_rejected
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _total, sums, *gradients = output
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(sums, *gradients)
+    ctx.save_for_backward(*gradients, inputs[0], inputs[1])
+
+
+def _backward(ctx: Any, grad_total: Tensor | None, *_unused: Any) -> tuple[Tensor | None, ...]:
+    if grad_total is None:
+        return (None,) * 5
+    saved = ctx.saved_tensors
+    grad_chosen, grad_rejected = scale_saved_gradients(
+        list(saved[:2]), grad_total, list(saved[2:]), "pairwise_reward_loss"
+    )
+    return grad_chosen, grad_rejected, None, None, None
+
+
+_pairwise_reward_loss_op.register_autograd(_backward, setup_context=_save_for_backward)

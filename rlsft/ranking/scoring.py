@@ -1,0 +1,131 @@
+"""Scores and ranks: TextRank over all answers of all prompts in one call, and the plain cosine beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlsft.errors import ConfigError
+from rlsft.ranking.features import TOKEN_EDGES, Features
+from rlsft.ranking.inputs import Candidates, check_choice
+
+Teleport = Literal["demonstration"] | None
+FORMS = ("stochastic", "eigenvector")
+
+# Scores closer than this are a tie, and ties go to the first answer: rounding decides no rank.
+_TIE_DECIMALS = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphSettings:
+    """How the graph is scored."""
+
+    form: str = "stochastic"
+    damping: float = 0.85
+    teleport: Teleport = "demonstration"
+    teleport_strength: float = 4.0  # v_i is proportional to exp(strength * cosine)
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_choice("form", self.form, FORMS)
+        if self.teleport not in (None, "demonstration"):
+            raise ConfigError(
+                f"teleport must be 'demonstration' or None (the paper's ranker), got {self.teleport!r}"
+            )
+        if not 0.0 <= self.damping < 1.0:
+            raise ConfigError(f"damping must be at least 0 and below 1, got {self.damping}")
+        if not (np.isfinite(self.teleport_strength) and self.teleport_strength >= 0.0):
+            raise ConfigError(
+                f"teleport_strength must be finite and at least 0, got {self.teleport_strength}"
+            )
+
+    @property
+    def teleports(self) -> bool:
+        """Whether demonstrations steer the score."""
+        return self.teleport == "demonstration" and self.form == "stochastic"
+
+
+def teleport_weights(
+    cosine: NDArray[np.float64],  # [S], NaN where the prompt has no demonstration
+    group: NDArray[np.int64],  # [S] prompt of each answer
+    num_groups: int,
+    strength: float,
+) -> NDArray[np.float64]:
+    """[S] `v_i = exp(strength * cos_i) / sum_j exp(strength * cos_j)` within each prompt; uniform without cosines."""
+    logits = strength * np.nan_to_num(cosine, nan=0.0)
+    highest = np.full(num_groups, -np.inf)
+    np.maximum.at(highest, group, logits)
+    weights = np.exp(logits - highest[group])
+    return weights / np.bincount(group, weights=weights, minlength=num_groups)[group]
+
+
+def score_answers(
+    candidates: Candidates, features: Features, settings: GraphSettings
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """([S] scores, [S] teleport v): one batched TextRank over the ragged groups of all prompts.
+
+    `stochastic` scores sum to 1 within a prompt (arXiv 2402.18284, eq. 5, divided by m);
+    `eigenvector` scores have a largest one of 1.
+    """
+    group = candidates.prompt_index
+    cosine = features.cosine if settings.teleports else np.full(len(group), np.nan)
+    weights = teleport_weights(cosine, group, len(candidates.prompts), settings.teleport_strength)
+    scores = run_textrank(
+        features,
+        settings,
+        candidates.offsets,
+        teleport=weights if settings.teleports else None,
+    )
+    return scores, weights
+
+
+def run_textrank(
+    features: Features,
+    settings: GraphSettings,
+    offsets: NDArray[np.int64],  # [P + 1]
+    *,
+    teleport: NDArray[np.float64] | None = None,  # [S]
+) -> NDArray[np.float64]:
+    """[S] TextRank scores of the groups that `offsets` cut out of `features`, in one call."""
+    from rlsft_kernels import textrank
+
+    options = {
+        "damping": settings.damping,
+        "teleport": teleport,
+        "form": settings.form,
+        "backend": settings.backend,
+        "groups": offsets,
+    }
+    if features.edge in TOKEN_EDGES:
+        edges = edge_weights(features, offsets, settings.backend)
+        result = textrank(edges, edge="precomputed", **options)
+    else:
+        result = textrank(embeddings=features.vectors, edge=features.edge, **options)
+    return np.asarray(result.scores, dtype=np.float64)
+
+
+def edge_weights(features: Features, offsets: NDArray[np.int64], backend: str = "auto") -> NDArray[np.floating]:
+    """The edges of the groups that `offsets` cut out of `features`, as `similarity_matrix` lays them out."""
+    from rlsft_kernels import similarity_matrix
+
+    if features.edge in TOKEN_EDGES:
+        return similarity_matrix(
+            tokens=features.tokens, groups=offsets, edge=features.edge, backend=backend
+        )
+    return similarity_matrix(features.vectors, groups=offsets, edge=features.edge, backend=backend)
+
+
+def rank_within(values: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[S] rank of each value within its group, 1 = highest; ties in order of position, NaN last."""
+    rounded = np.round(values, _TIE_DECIMALS)
+    order = np.lexsort((np.arange(len(values)), -rounded, group))
+    starts = np.flatnonzero(np.r_[True, np.diff(group[order]) != 0]) if len(order) else order
+    position = np.arange(len(order))
+    first = np.zeros(len(order), np.int64)
+    first[starts] = starts
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = position - np.maximum.accumulate(first) + 1
+    return ranks

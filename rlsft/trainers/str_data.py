@@ -1,0 +1,81 @@
+"""The rows of an STR run: demonstrations in one form, distinct prompts, seeded choices, nothing on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlsft.errors import DataError
+
+
+def demonstrations(dataset: Any, name: str) -> list[dict[str, Any]]:
+    """`prompt` + `completion` rows of a dataset in any format of `rlsft.data`.
+
+    Raises:
+        DataError: no rows, or rows without a prompt and a completion.
+    """
+    from rlsft.data import completion_text, demonstration_of
+
+    rows = []
+    for number, example in enumerate(dataset, start=1):
+        try:
+            prompt, completion = demonstration_of(example)
+        except DataError as error:
+            raise DataError(f"{name}, row {number}: {error}") from error
+        rows.append({**example, "prompt": prompt, "completion": completion_text(completion)})
+    if not rows:
+        raise DataError(f"{name} has no rows")
+    return rows
+
+
+def refuse_shared_prompts(train: Sequence[Mapping[str, Any]], held_out: Sequence[Mapping[str, Any]]) -> None:
+    """A held-out row that also stands in the training set measures memory: prompt and answer both equal are refused."""
+    seen = {row_key(row) for row in train}
+    shared = [row for row in held_out if row_key(row) in seen]
+    if shared:
+        raise DataError(
+            f"eval_dataset shares {len(shared)} of {len(held_out)} rows with train_dataset (first prompt: "
+            f"{str(shared[0]['prompt'])[:60]!r}); split by conversation before pairing"
+        )
+
+
+def row_key(row: Mapping[str, Any]) -> str:
+    """Text of prompt and completion, for comparing rows."""
+    return json.dumps([row["prompt"], row.get("completion")], ensure_ascii=False, sort_keys=True)
+
+
+def distinct_prompts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The first row of each prompt, in order."""
+    first: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault(json.dumps(row["prompt"], ensure_ascii=False, sort_keys=True), dict(row))
+    return list(first.values())
+
+
+def chosen(rows: list[dict[str, Any]], count: int, seed: int) -> list[dict[str, Any]]:
+    """`count` rows, seeded, in their own order; all of them when there are fewer."""
+    if count >= len(rows):
+        return rows
+    return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), count))]
+
+
+def rows_hash(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Short hash of the data, so that a run is not continued on other rows."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(row_key(row).encode("utf-8"))
+    return f"{len(rows)} rows, {digest.hexdigest()[:12]}"
+
+
+def held_out_prompts(rows: Sequence[Mapping[str, Any]], count: int, seed: int) -> list[dict[str, Any]]:
+    """`count` distinct prompts, seeded, each with every human answer to it as a reference."""
+    grouped: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        key = json.dumps(row["prompt"], ensure_ascii=False, sort_keys=True)
+        entry = grouped.setdefault(key, {**row, "references": []})
+        if row["completion"] not in entry["references"]:
+            entry["references"].append(row["completion"])
+    return chosen(list(grouped.values()), count, seed)
