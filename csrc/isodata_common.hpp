@@ -109,7 +109,8 @@ template <typename T>
 std::vector<double> cluster_spreads(const Rows<T>& rows, const std::vector<std::int32_t>& labels,
                                     const std::vector<double>& centers, bool squared);
 
-void scale_to_unit(double* center, std::int64_t d);  // a zero vector stays zero
+// A mean of unit rows that cancel is a zero vector, not the direction of its rounding error.
+void scale_to_unit(double* center, std::int64_t d);
 
 template <typename T>
 Clustering cluster_ball_hall(const Rows<T>& rows, const IsodataOptions& options, std::vector<double> centers);

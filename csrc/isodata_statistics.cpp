@@ -126,7 +126,7 @@ std::vector<double> cluster_spreads(const Rows<T>& rows, const std::vector<std::
 void scale_to_unit(double* center, std::int64_t d) {
   double sum = 0;
   for (std::int64_t q = 0; q < d; ++q) sum += center[q] * center[q];
-  const double scale = sum > 0 ? 1 / std::sqrt(sum) : 0;
+  const double scale = sum > kSameDirection ? 1 / std::sqrt(sum) : 0;
   for (std::int64_t q = 0; q < d; ++q) center[q] *= scale;
 }
 

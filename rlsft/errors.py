@@ -9,6 +9,8 @@ from collections.abc import Iterable
 class RlsftError(Exception):
     """Base of every error that `rlsft` raises on purpose; the command line prints it without a traceback."""
 
+    exit_status = 2  # of the command line
+
 
 class DataError(RlsftError, ValueError):
     """A data file, a row or a column is not what the method needs."""

@@ -1,3 +1,27 @@
 """The op library of rlsft: fused ops for fine-tuning with learned rewards. Needs torch and NumPy alone."""
 
 from __future__ import annotations
+
+from rlsft_kernels.kl_shaped_gae.op import GaeOutput, kl_shaped_gae
+from rlsft_kernels.linear_cross_entropy.op import linear_cross_entropy
+from rlsft_kernels.linear_logprob.op import linear_logprob
+from rlsft_kernels.linear_logprob.reference import LogprobOutput
+from rlsft_kernels.pairwise_reward_loss.op import pairwise_reward_loss
+from rlsft_kernels.policy_value_loss.op import policy_value_loss
+from rlsft_kernels.similarity.op import similarity_matrix
+from rlsft_kernels.textrank.op import textrank
+from rlsft_kernels.textrank.result import ConvergenceError, TextRankResult
+
+__all__ = [
+    "ConvergenceError",
+    "GaeOutput",
+    "LogprobOutput",
+    "TextRankResult",
+    "kl_shaped_gae",
+    "linear_cross_entropy",
+    "linear_logprob",
+    "pairwise_reward_loss",
+    "policy_value_loss",
+    "similarity_matrix",
+    "textrank",
+]

@@ -88,7 +88,7 @@ def require_like(name: str, x: torch.Tensor, other_name: str, other: torch.Tenso
 
 
 def require_mask(name: str, mask: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
-    """A bool or integer mask shaped like `other`; fractional masks are refused, their meaning is not defined."""
+    """A bool or integer mask shaped like `other`; fractional masks are refused: they mean nothing here."""
     if not isinstance(mask, torch.Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(mask).__name__}")
     if mask.dtype.is_floating_point or mask.dtype.is_complex:
@@ -103,8 +103,11 @@ def require_number(name: str, value: float, *, at_least: float | None = None, ab
     """TypeError unless a real number, ValueError unless finite and inside the bound."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    bound = f" and >= {at_least:g}" if at_least is not None else f" and > {above:g}" if above is not None else
-    "" outside = (at_least is not None and value < at_least) or (above is not None and value <= above)
+    bound, outside = "", False
+    if at_least is not None:
+        bound, outside = f" and >= {at_least:g}", value < at_least
+    if above is not None:
+        bound, outside = f" and > {above:g}", outside or value <= above
     if not math.isfinite(value) or outside:
         raise ValueError(f"{name} must be finite{bound}, got {value!r}")
 
@@ -118,11 +121,12 @@ def require_scalar(name: str, value: float | torch.Tensor) -> None:
 
 
 def require_head(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, bias: torch.Tensor | None) -> None:
-    """hidden [..., H], weight [V, H], targets [...] int64 and bias [V] that fit each other in dtype, shape, device."""
+    """hidden [..., H], weight [V, H], targets [...] int64 and bias [V] fit in dtype, shape and device."""
     for name, x in (("hidden", hidden), ("weight", weight)):
         require_float_tensor(name, x)
     if not isinstance(targets, torch.Tensor) or targets.dtype != torch.int64:
-        raise TypeError(f"targets must be int64 token ids, got {getattr(targets, 'dtype', type(targets).__name__)}")
+        came = getattr(targets, "dtype", type(targets).__name__)
+        raise TypeError(f"targets must be int64 token ids, got {came}; convert with .long()")
     if weight.ndim != 2 or weight.shape[0] == 0:
         raise ValueError(f"weight must be [V, H] with V >= 1, got {list(weight.shape)}")
     if hidden.ndim < 2 or hidden.shape[-1] != weight.shape[1]:

@@ -24,7 +24,7 @@ def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
 
 @dataclass(frozen=True)
 class RowStatistics:
-    """Softmax statistics of a block of rows, kept shifted by the row maximum so that p close to 1 keeps its digits."""
+    """Softmax statistics of a block of rows, shifted by the row maximum: p close to 1 keeps its digits."""
 
     shifted: Tensor  # [R, V] logits minus their row maximum; reused by whoever needs the buffer
     exp: Tensor  # [R, V]
@@ -35,17 +35,15 @@ class RowStatistics:
 
 @dataclass(frozen=True)
 class Head:
-    """`softcap(logit_scale * (hidden @ weight.T + bias)) / temperature`, in this order, one tile of rows at a time."""
+    """`softcap(logit_scale * (hidden @ weight.T + bias)) / temperature`, one tile of rows at a time."""
 
     weight: Tensor  # [V, H]
     bias: Tensor | None  # [V]
     softcap: float | None
     logit_scale: float
 
-    def tiles(
-        self, hidden_NH: Tensor, rows_L: Tensor, tile_bytes: int
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yields `(rows_C, hidden_CH, tile_CV)` for the listed rows; every tile is the same buffer, reused."""
+    def tiles(self, hidden_NH: Tensor, rows_L: Tensor, tile_bytes: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yields `(rows_C, hidden_CH, tile_CV)` of the listed rows; every tile is the same buffer, reused."""
         num_columns = self.weight.shape[0]
         row_bytes = num_columns * self.weight.element_size()
         rows_per_tile = max(1, tile_bytes // max(1, row_bytes))
@@ -58,7 +56,7 @@ class Head:
             yield rows_C, hidden_CH, tile_CV
 
     def blocks(self, num_rows: int) -> Iterator[slice]:
-        """Row blocks of one tile in which the statistics run: cache-sized on a CPU, the whole tile elsewhere."""
+        """Row blocks in which the statistics of a tile run: cache-sized on a CPU, one block elsewhere."""
         row_bytes = self.weight.shape[0] * statistics_dtype(self.weight.dtype).itemsize
         on_cpu = self.weight.device.type == "cpu"
         step = max(1, _CPU_BLOCK_BYTES // max(1, row_bytes)) if on_cpu else max(1, num_rows)
@@ -66,7 +64,7 @@ class Head:
             yield slice(start, min(start + step, num_rows))
 
     def logits(self, tile_RV: Tensor, temperature_R1: Tensor | float) -> tuple[Tensor, Tensor | None]:
-        """Final logits of a block and, with a softcap, the capped values before the temperature (for `chain_`)."""
+        """Final logits of a block and, with a softcap, the capped values that `chain_` needs."""
         scores_RV = tile_RV.to(statistics_dtype(tile_RV.dtype), copy=True)
         if self.bias is not None:
             scores_RV += self.bias
@@ -78,14 +76,17 @@ class Head:
         return capped_RV / temperature_R1, capped_RV
 
     def chain_(self, grad_RV: Tensor, capped_RV: Tensor | None, temperature_R1: Tensor | float) -> Tensor:
-        """Turns, in place, the gradient by the final logits into the gradient by `hidden @ weight.T + bias`."""
-        if capped_RV is not None:
+        """Turns the gradient by the final logits, in place, into that by `hidden @ weight.T + bias`."""
+        if capped_RV is not None and self.softcap is not None:
             grad_RV *= 1 - (capped_RV / self.softcap).square_()
         return grad_RV.mul_(self.logit_scale).div_(temperature_R1)
 
 
 def row_statistics(logits_RV: Tensor, targets_R: Tensor) -> RowStatistics:
-    """Log-probability of the targets and what it was made of. A row of only -inf gives NaN, as log_softmax does."""
+    """Log-probability of the targets and what it was made of; a row of only -inf gives NaN, as log_softmax does.
+
+    Overwrites `logits_RV`.
+    """
     row_max_R = logits_RV.amax(dim=-1)
     shifted_RV = logits_RV.sub_(row_max_R[:, None])
     shifted_target_R = shifted_RV.gather(-1, targets_R[:, None])[:, 0]
@@ -108,13 +109,9 @@ class HeadGradients:
         self._head = head
         needs_hidden, needs_weight, needs_bias = needs
         wide = statistics_dtype(hidden_NH.dtype)
-        self.hidden_NH = (
-            torch.zeros_like(hidden_NH, memory_format=torch.contiguous_format) if needs_hidden else None
-        )
+        self.hidden_NH = torch.zeros_like(hidden_NH, memory_format=torch.contiguous_format) if needs_hidden else None
         self.weight = (
-            torch.zeros_like(head.weight, dtype=wide, memory_format=torch.contiguous_format)
-            if needs_weight
-            else None
+            torch.zeros_like(head.weight, dtype=wide, memory_format=torch.contiguous_format) if needs_weight else None
         )
         self.bias = head.weight.new_zeros(head.weight.shape[0], dtype=wide) if needs_bias else None
 
@@ -138,7 +135,7 @@ class HeadGradients:
 
 
 def labelled_rows(targets_N: Tensor, ignore_index: int, num_columns: int) -> Tensor:
-    """Rows whose target counts. On a CPU a target outside the vocabulary is an error; a GPU asserts in the gather."""
+    """Rows whose target counts; on a CPU a target outside the vocabulary raises, on a GPU the gather asserts."""
     rows_L = (targets_N != ignore_index).nonzero()[:, 0]
     if targets_N.device.type == "cpu":
         targets_L = targets_N[rows_L]
@@ -152,10 +149,8 @@ def labelled_rows(targets_N: Tensor, ignore_index: int, num_columns: int) -> Ten
     return rows_L
 
 
-def under_autocast(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Casts a head's operands as `F.linear` would inside `torch.autocast`; unchanged outside it and for float64."""
+def under_autocast(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Casts a head's operands as `F.linear` would inside `torch.autocast`; float64 stays as it is."""
     device_type = hidden.device.type
     if not torch.is_autocast_enabled(device_type) or hidden.dtype == torch.float64:
         return hidden, weight, bias

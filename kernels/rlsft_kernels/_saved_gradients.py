@@ -1,4 +1,4 @@
-"""Backward of the ops whose gradient is computed in the forward: saved gradients times the upstream scalar."""
+"""Backward of the ops that compute their gradient in the forward: saved gradients times a scalar."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from torch import Tensor
 
 
 @torch.library.custom_op("rlsft::scale_saved_gradients", mutates_args=())
-def scale_saved_gradients(
-    gradients: list[Tensor], scale: Tensor, inputs: list[Tensor], op: str
-) -> list[Tensor]:
+def scale_saved_gradients(gradients: list[Tensor], scale: Tensor, inputs: list[Tensor], op: str) -> list[Tensor]:
     """`gradients[i] * scale`, on the device and in the dtype of `inputs[i]`.
 
     The multiplication runs before the cast, so a GradScaler's factor arrives before half precision could

@@ -71,7 +71,7 @@ def run_guarded(command: str, argv: Sequence[str]) -> int:
         if os.environ.get("RLSFT_TRACEBACK") == "1":
             raise
         print(f"rlsft {command}: {error}", file=sys.stderr)
-        return 2
+        return error.exit_status
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] in {"rlsft", "rlsft_kernels"}:
             raise

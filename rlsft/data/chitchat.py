@@ -23,8 +23,8 @@ Pair = tuple[str, str, str]  # prompt, completion, conversation id
 def load(split: Split, *, min_turns: int = 4) -> Dataset:
     """Neighbouring turns as demonstrations: one turn is the prompt, the answer to it the completion.
 
-    Pairs with an empty turn are dropped, and in validation and test those that an earlier split holds word
-    for word ("Hello?" / "Hi!"), so that nothing trained on is tested.
+    Pairs with an empty turn are dropped, and in validation and test those that an earlier split holds word for word
+    ("Hello?" / "Hi!"), so that nothing trained on is tested.
 
     Args:
         split: "train", "validation" or "test", by the hash of the conversation.

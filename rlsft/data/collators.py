@@ -58,8 +58,7 @@ def _check(pad_token_id: int | None, padding_side: str) -> None:
 class DemonstrationCollator:
     """Pads `{"input_ids", "completion_mask"}` rows to one batch.
 
-    Returns `input_ids` and `attention_mask` (int64 [B, T], 1 = real token) and `completion_mask` (bool [B,
-    T]).
+    Returns `input_ids` and `attention_mask` (int64 [B, T], 1 = real token) and `completion_mask` (bool [B, T]).
     """
 
     pad_token_id: int
@@ -77,11 +76,10 @@ class DemonstrationCollator:
 
 @dataclass(frozen=True)
 class PairCollator:
-    """Pads rows of `encode_pair`; chosen and rejected get one width, so that they can be stacked into one
-    pass.
+    """Pads rows of `encode_pair`; chosen and rejected get one width, so that they can be stacked into one pass.
 
-    Returns `{chosen,rejected}_{input_ids,attention_mask}` (int64 [B, T]), `…_completion_mask` (bool [B, T])
-    where the rows have them, and `margin` (float32 [B]) where every row has one.
+    Returns `{chosen,rejected}_{input_ids,attention_mask}` (int64 [B, T]), `…_completion_mask` (bool [B, T]) where the
+    rows have them, and `margin` (float32 [B]) where every row has one.
     """
 
     pad_token_id: int

@@ -32,8 +32,7 @@ class EncodingReport:
         found = []
         if self.num_truncated_completions:
             found.append(
-                f"{self.num_truncated_completions} of {self.num_rows} completions cut at max_length: they "
-                f"lost their "
+                f"{self.num_truncated_completions} of {self.num_rows} completions cut at max_length: they lost their "
                 f"end token and teach nothing about stopping"
             )
         if self.num_truncated_prompts:
@@ -63,8 +62,7 @@ def encode_dataset(
         max_length: most tokens a sequence.
         system_prompt: see `encode_demonstration`.
         truncate_prompt: see `encode_demonstration`.
-        skip_bad_rows: leave out rows that cannot be encoded and count them; False = the first one is an
-            error.
+        skip_bad_rows: leave out rows that cannot be encoded and count them; False = the first one is an error.
         keep_columns: columns of `examples` to carry along beside the ids.
 
     Returns:

@@ -31,19 +31,19 @@ def encode_demonstration(
 ) -> dict[str, list[Any]]:
     """Token ids of one demonstration and the mask of its completion.
 
-    The prompt is masked by its length, never by token ids, so a pad token that equals the end token loses
-    nothing. The completion's end token is trained; what the template writes after it is dropped. A sequence
-    over `max_length` loses the end of its completion, and with it the end token.
+    The prompt is masked by its length, never by token ids, so a pad token that equals the end token loses nothing.
+    The completion's end token is trained; what the template writes after it is dropped. A sequence over `max_length`
+    loses the end of its completion, and with it the end token.
 
     Args:
         example: a row with prompt + completion, messages, text, or prompt + chosen.
         tokenizer: with a chat template (a string prompt becomes one user turn) or without (used verbatim).
         max_length: tokens of prompt and completion together.
-        system_prompt: None = what the template does by itself (some write a default system message); a string
-            = this system message in front of rows that have none, "" = an empty one, which silences such a
-            default. Without a template it is put before the prompt, with an empty line between.
-        truncate_prompt: drop the oldest prompt tokens when the prompt leaves less than half of `max_length`
-            to the completion; False = a prompt that leaves no room is an error.
+        system_prompt: None = what the template does by itself (some write a default system message); a string = this
+            system message in front of rows that have none, "" = an empty one, which silences such a default. Without
+            a template it is put before the prompt, with an empty line between.
+        truncate_prompt: drop the oldest prompt tokens when the prompt leaves less than half of `max_length` to the
+            completion; False = a prompt that leaves no room is an error.
 
     Returns:
         `{"input_ids": list[int], "completion_mask": list[bool]}` of equal length.
@@ -71,8 +71,7 @@ def encode_prompt(
     system_prompt: str | None = None,
     truncate_prompt: bool = False,
 ) -> list[int]:
-    """Token ids of a prompt, ready for generation: the same ids that `encode_demonstration` puts before an
-    answer.
+    """Token ids of a prompt, ready for generation: the same ids that `encode_demonstration` puts before an answer.
 
     Args:
         prompt: a string or a chat list.
@@ -113,8 +112,8 @@ def encode_pair(
         truncate_prompt: see `encode_demonstration`.
 
     Returns:
-        `chosen_input_ids`, `rejected_input_ids`, `chosen_completion_mask`, `rejected_completion_mask`, and
-        `margin` (float) where the row has one.
+        `chosen_input_ids`, `rejected_input_ids`, `chosen_completion_mask`, `rejected_completion_mask`, and `margin`
+        (float) where the row has one.
 
     Raises:
         DataError: a bad row, or a prompt without room for an answer.
@@ -215,10 +214,8 @@ def _fit(
         return prompt_ids, completion_ids
     if not truncate_prompt and len(prompt_ids) >= max_length:
         raise DataError(
-            f"prompt has {len(prompt_ids)} tokens, which leaves no room for an answer within "
-            f"max_length={max_length}; "
-            f"raise max_length, or set truncate_prompt to drop its oldest tokens. It begins: "
-            f"{_start_of(prompt)}"
+            f"prompt has {len(prompt_ids)} tokens, which leaves no room for an answer within max_length={max_length}; "
+            f"raise max_length, or set truncate_prompt to drop its oldest tokens. It begins: {_start_of(prompt)}"
         )
     room = max_length - len(prompt_ids)
     if truncate_prompt:

@@ -34,8 +34,8 @@ _FOREIGN_NAMES: dict[str, tuple[str, ...]] = {
 def detect_format(column_names: Iterable[str]) -> Format:
     """The format of a dataset from its column names.
 
-    `chosen`+`rejected` is "preference", `prompt`+`completion`, `messages` and `text` are demonstrations,
-    `prompt` alone is "prompt". Other columns are allowed.
+    `chosen`+`rejected` is "preference", `prompt`+`completion`, `messages` and `text` are demonstrations, `prompt`
+    alone is "prompt". Other columns are allowed.
 
     Raises:
         DataError: none of these; the message lists the columns and proposes a column_map.
@@ -56,8 +56,7 @@ def require_columns(column_names: Iterable[str], wanted: Iterable[str], *, sourc
     """Check that every wanted column is there.
 
     Raises:
-        DataError: names the missing column, the columns found, the nearest one, and a column_map that would
-            mend it.
+        DataError: names the missing column, the columns found, the nearest one, and a column_map that would mend it.
     """
     columns = list(column_names)
     for name in wanted:
@@ -72,9 +71,7 @@ def require_columns(column_names: Iterable[str], wanted: Iterable[str], *, sourc
 
 
 def nearest_column(name: str, columns: Sequence[str]) -> str | None:
-    """The column that most probably means `name`: a foreign name of it, or the closest spelling; None = no
-    idea.
-    """
+    """The column that most probably means `name`: a foreign name of it, or the closest spelling; None = no idea."""
     lowered = {column.lower(): column for column in columns}
     for candidate in (name, *_FOREIGN_NAMES.get(name, ())):
         if candidate in lowered:
@@ -129,8 +126,7 @@ def as_demonstrations(examples: Iterable[Mapping[str, Any]], source: object = "t
 
 
 def preference_of(example: Mapping[str, Any]) -> tuple[Text, Text, Text]:
-    """Prompt, chosen and rejected of one preference row; a prompt inside both chat lists is taken out of
-    them.
+    """Prompt, chosen and rejected of one preference row; a prompt inside both chat lists is taken out of them.
 
     Raises:
         DataError: a missing, empty or wrongly typed value, or two equal answers.
@@ -174,7 +170,9 @@ def split_messages(messages: object) -> tuple[list[Message], list[Message]]:
         raise DataError(f"messages must end with an assistant turn to learn from, got role {turns[-1]['role']!r} last")
     if cut == 0:
         raise DataError("messages has only assistant turns: there is no prompt before the answer")
-    return list(turns[:cut]), list(_answer(turns[cut:], "messages"))
+    answer = _answer(turns[cut:], "messages")
+    assert not isinstance(answer, str)
+    return list(turns[:cut]), list(answer)
 
 
 def _answer(value: object, column: str) -> Text:
@@ -195,8 +193,7 @@ def check_text(value: object, column: str, *, may_be_empty: bool = False) -> Tex
         raise DataError(f"column {column!r} is null; fill the row or drop it")
     if not isinstance(value, Sequence) or not all(isinstance(item, Mapping) for item in value):
         raise DataError(
-            f"column {column!r} must be a string or a chat list of {{'role', 'content'}}, got "
-            f"{type(value).__name__}: "
+            f"column {column!r} must be a string or a chat list of {{'role', 'content'}}, got {type(value).__name__}: "
             f"{str(value)[:60]!r}"
         )
     if not value:

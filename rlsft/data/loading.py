@@ -1,6 +1,4 @@
-"""A user's file or folder to a `datasets.Dataset`; whatever is wrong with it is named by file, line and
-column.
-"""
+"""A user's file or folder to a `datasets.Dataset`; whatever is wrong with it is named by file, line and column."""
 
 from __future__ import annotations
 
@@ -26,13 +24,11 @@ def load_examples(
     limit: int | None = None,
     split: str | None = None,
 ) -> Dataset:
-    """Load examples from JSONL, JSON, CSV, TSV, parquet (the text kinds also gzipped) or a `save_to_disk`
-    folder.
+    """Load examples from JSONL, JSON, CSV, TSV, parquet (the text kinds also gzipped) or a `save_to_disk` folder.
 
     Args:
         path: the file or folder.
-        column_map: our column name to yours, `{"prompt": "question"}` or
-            `"prompt=question,completion=answer"`.
+        column_map: our column name to yours, `{"prompt": "question"}` or `"prompt=question,completion=answer"`.
         limit: first rows only; None = all.
         split: which split of a saved DatasetDict; None = the only one.
 
@@ -40,8 +36,8 @@ def load_examples(
         A Dataset with at least one row.
 
     Raises:
-        DataError: missing or empty file, unknown extension, a broken line, a column of mixed types, a wrong
-            column in `column_map`, not UTF-8.
+        DataError: missing or empty file, unknown extension, a broken line, a column of mixed types, a wrong column
+            in `column_map`, not UTF-8.
     """
     source = Path(path).expanduser()
     if limit is not None and limit < 1:

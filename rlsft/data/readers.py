@@ -47,8 +47,7 @@ def _json_object(source: Path, where: str, line: str) -> dict[str, Any]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{source}, {where}: not valid JSON ({error.msg} at column {error.colno}): "
-            f"{line.strip()[:80]!r}. "
+            f"{source}, {where}: not valid JSON ({error.msg} at column {error.colno}): {line.strip()[:80]!r}. "
             f"JSONL holds one whole object a line; mend or delete that line"
         ) from None
     if not isinstance(row, dict):
@@ -106,8 +105,7 @@ def read_csv(source: Path, limit: int | None, *, delimiter: str = ",") -> Table:
                 where = f"line {reader.line_num}"
                 if len(values) != len(header):
                     raise DataError(
-                        f"{source}, {where}: {len(values)} values for {len(header)} columns "
-                        f"({', '.join(header)}); "
+                        f"{source}, {where}: {len(values)} values for {len(header)} columns ({', '.join(header)}); "
                         f"a value that contains {delimiter!r} or a line break must be quoted"
                     )
                 rows.append((where, dict(zip(header, values, strict=True))))
@@ -169,8 +167,7 @@ def check_one_type_a_column(rows: list[NumberedRow], source: Path) -> None:
             earlier_where, earlier = first_seen.setdefault(column, (where, kind))
             if kind != earlier:
                 raise DataError(
-                    f"{source}: column {column!r} mixes types: {earlier} in {earlier_where}, {kind} in "
-                    f"{where} "
+                    f"{source}: column {column!r} mixes types: {earlier} in {earlier_where}, {kind} in {where} "
                     f"({str(value)[:40]!r}); make every row the same"
                 )
 
@@ -180,7 +177,8 @@ def _kind(value: Any) -> str:
         return "true/false"
     if isinstance(value, (int, float)):
         return "a number"
-    return {str: "text", list: "a list", dict: "an object"}.get(type(value), type(value).__name__)
+    names: dict[type, str] = {str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), type(value).__name__)
 
 
 READERS: dict[str, Reader] = {

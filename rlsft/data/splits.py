@@ -1,6 +1,4 @@
-"""Train, validation and test by the hash of a group, so that what belongs together stays on one side for
-ever.
-"""
+"""Train, validation and test by the hash of a group, so that what belongs together stays on one side for ever."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def split_of(group: str, *, test_percent: int = 10, validation_percent: int = 10) -> Split:
-    """The side on which `group` lands: by SHA-256, so the same on every machine and whatever else is in the
-    data.
-    """
+    """The side on which `group` lands: by SHA-256, so the same on every machine and whatever else is in the data."""
     bucket = int(hashlib.sha256(group.encode()).hexdigest(), 16) % 100
     if bucket < test_percent:
         return "test"
@@ -35,8 +31,7 @@ def split_by_group(
 
     Args:
         dataset: any rows.
-        column: whose equal values belong together (a conversation, a user); None = equal prompts belong
-            together.
+        column: whose equal values belong together (a conversation, a user); None = equal prompts belong together.
         test_percent: whole per cent of the groups, 0 to 100.
         validation_percent: the same; train gets the rest.
 

@@ -25,9 +25,8 @@ def completed_chat(tokenizer: Any, prompt: Text, completion: Text, system_prompt
     """The opened prompt, and the same with the completion after it, cut right behind the end-of-turn token.
 
     Raises:
-        DataError: the template does not put the opened prompt in front of the completion, changes the
-            completion, or ends the assistant's turn without a special token, so that a model could never
-            learn to stop.
+        DataError: the template does not put the opened prompt in front of the completion, changes the completion, or
+            ends the assistant's turn without a special token, so that a model could never learn to stop.
     """
     messages = _prompt_messages(prompt, system_prompt)
     answer = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else list(completion)
@@ -49,9 +48,7 @@ def completed_chat(tokenizer: Any, prompt: Text, completion: Text, system_prompt
 
 
 def _tail_of(tokenizer: Any, messages: list[Message]) -> str:
-    """What the template writes after the content of the last message, found by writing a marker as that
-    content.
-    """
+    """What the template writes after the content of the last message, found by writing a marker as that content."""
     marked = [*messages[:-1], {**messages[-1], "content": _MARKER}]
     _, marker, tail = _render(tokenizer, marked, add_generation_prompt=False).rpartition(_MARKER)
     if not marker:
@@ -64,10 +61,8 @@ def _end_of_turn(tokenizer: Any, tail: str) -> int:
     found = _special_pattern(tokenizer).search(tail)
     if found is None:
         raise DataError(
-            f"the chat template writes no special token after an assistant turn (only {tail!r}), so a model "
-            f"trained "
-            f"with it never learns to stop. {_template_line(tokenizer, 'content')} <- write the end token "
-            f"after the "
+            f"the chat template writes no special token after an assistant turn (only {tail!r}), so a model trained "
+            f"with it never learns to stop. {_template_line(tokenizer, 'content')} <- write the end token after the "
             f"content there, for instance {{{{ eos_token }}}}"
         )
     return found.end()
@@ -81,8 +76,7 @@ def _special_pattern(tokenizer: Any) -> re.Pattern[str]:
 
 
 def end_token_ids(tokenizer: Any) -> list[int]:
-    """Ids that end an answer: the tokenizer's end token, and the template's end-of-turn token where it
-    differs.
+    """Ids that end an answer: the tokenizer's end token, and the template's end-of-turn token where it differs.
 
     Generation has to stop at any of them; the first is the one that `encode_demonstration` trains.
 
@@ -99,8 +93,8 @@ def end_token_ids(tokenizer: Any) -> list[int]:
 
 
 def plain_text(prompt: Text, system_prompt: str | None = None) -> str:
-    """Prompt or completion for a tokenizer without a template: verbatim, after the system prompt and an empty
-    line if there is one.
+    """Prompt or completion for a tokenizer without a template: verbatim, after the system prompt and an empty line if
+    there is one.
 
     Raises:
         DataError: a chat list with roles, which only a template can write.
@@ -109,15 +103,14 @@ def plain_text(prompt: Text, system_prompt: str | None = None) -> str:
         if all(message["role"] == "assistant" for message in prompt):
             return completion_text(prompt)
         raise DataError(
-            "the row is a chat list, but the tokenizer has no chat template; set one "
-            "(tokenizer.chat_template = ...), "
+            "the row is a chat list, but the tokenizer has no chat template; set one (tokenizer.chat_template = ...), "
             "use a chat model, or give prompt and completion as strings"
         )
     return f"{system_prompt}\n\n{prompt}" if system_prompt else prompt
 
 
 def _prompt_messages(prompt: Text, system_prompt: str | None) -> list[Message]:
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     if system_prompt is not None and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system_prompt})
     return messages

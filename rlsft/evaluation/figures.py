@@ -33,6 +33,7 @@ BEFORE, AFTER = GREY, BLUE
 CLUSTERS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, "#F0E442", "#8C564B", "#5B3A9B", "#17BECF")
 
 _STYLE: dict[str, Any] = {
+    "axes.axisbelow": True,
     "axes.edgecolor": "#4d4d4d",
     "axes.grid": True,
     "axes.labelsize": 9,
@@ -148,13 +149,25 @@ def _known_characters() -> frozenset[int]:
 
 def _replace_unknown_characters(figure: Figure) -> None:
     from matplotlib.text import Text
+    from matplotlib.ticker import FixedLocator
 
-    known = _known_characters()
+    changed = False
     for item in figure.findobj(Text):
-        text = item.get_text()
-        plain = "".join(char if ord(char) in known or char == "\n" else "□" for char in text)
-        if plain != text:
+        if (plain := _drawable(item.get_text())) != item.get_text():
             item.set_text(plain)
+            changed = True
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        if isinstance(axis.get_major_locator(), FixedLocator):  # else drawing would write the old labels again
+            labels = [_drawable(item.get_text()) for item in axis.get_ticklabels()]
+            axis.set_ticklabels(labels, parse_math=False)
+    if changed:
+        hint = "□: no font for this character on this machine; the .svg file shows it"
+        figure.text(0.005, 0.005, hint, va="bottom", fontsize=6, color=GREY)
+
+
+def _drawable(text: str) -> str:
+    known = _known_characters()
+    return "".join(char if ord(char) in known or char == "\n" else "□" for char in text)
 
 
 def _write(figure: Figure, path: Path, *, metadata: dict[str, Any]) -> Path:

@@ -1,4 +1,4 @@
-"""Plots of a run: reward, KL and loss curves, the ranking of one prompt's answers, metrics before and after."""
+"""Plots of a run: reward, KL and loss curves, metrics before and after, the ranked answers to one prompt."""
 
 from __future__ import annotations
 
@@ -136,9 +136,11 @@ def plot_comparison(comparison: Comparison, stem: str | os.PathLike[str]) -> lis
     Raises:
         DataError: no metric has an interval.
     """
-    rows = [row for row in comparison.rows if row.before.is_known or row.after.is_known]
+    rows = [row for row in comparison.rows if _has_spread(row)]
     if not rows:
-        raise DataError("the comparison has no metric with an interval to plot: it needs at least two prompts")
+        raise DataError(
+            "the comparison has no metric with an interval to plot: it needs at least two prompts whose answers differ"
+        )
     return save(lambda: _forest(comparison, rows), stem)
 
 
@@ -227,6 +229,12 @@ def _forest(comparison: Comparison, rows: Sequence[MetricRow]) -> Figure:
     return figure
 
 
+def _has_spread(row: MetricRow) -> bool:
+    """Whether there is an interval to see: all answers without an exact match leave a dot at 0."""
+    bounds = [bound for side in (row.before, row.after) if side.is_known for bound in (side.mean, side.low, side.high)]
+    return bool(bounds) and max(bounds) - min(bounds) > 1e-6 * max(abs(bound) for bound in bounds)
+
+
 def _draw_intervals(ax: Axes, row: MetricRow, comparison: Comparison) -> None:
     from matplotlib.ticker import MaxNLocator
 
@@ -248,7 +256,7 @@ def _draw_intervals(ax: Axes, row: MetricRow, comparison: Comparison) -> None:
 
 def _ranking(rows: Sequence[Mapping[str, Any]]) -> Figure:
     ordered = sorted(rows, key=lambda row: -float(row["score"]))
-    figure, (ax,) = figure_with_axes(9.2, 1.5 + 0.42 * len(ordered))
+    figure, (ax,) = figure_with_axes(10.0, 1.2 + 0.42 * len(ordered))
     positions = range(len(ordered))
     scores = [float(row["score"]) for row in ordered]
     bars = ax.barh(positions, scores, color=[_cluster_colour(row) for row in ordered], height=0.62)
@@ -259,12 +267,12 @@ def _ranking(rows: Sequence[Mapping[str, Any]]) -> Figure:
     labels = [snippet(row["completion"], 58, lines=2) or "(empty answer)" for row in ordered]
     ax.set_yticks(positions, labels, parse_math=False)
     ax.invert_yaxis()
-    ax.set_xlim(0, 1.25 * max([*scores, 1e-12]))
+    ax.set_xlim(0, 1.32 * max([*scores, 1e-12]))
     ax.grid(visible=False, axis="y")
     ax.set_xlabel("TextRank score (share of the group's total)")
     prompt = snippet(str(ordered[0].get("prompt") or "").rsplit("\n", 1)[-1], 90)
     ax.set_title(f"Ranked answers to: {prompt}" if prompt else "Ranked answers", parse_math=False, x=0.0)
-    _cluster_legend(ax, ordered)
+    _cluster_legend(figure, ordered)
     return figure
 
 
@@ -273,7 +281,7 @@ def _cluster_colour(row: Mapping[str, Any]) -> str:
     return CLUSTERS[int(cluster) % len(CLUSTERS)] if isinstance(cluster, int) and cluster >= 0 else GREY
 
 
-def _cluster_legend(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+def _cluster_legend(figure: Figure, rows: Sequence[Mapping[str, Any]]) -> None:
     from matplotlib.patches import Patch
 
     sizes: dict[Any, int] = {}
@@ -285,4 +293,4 @@ def _cluster_legend(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         for cluster, colour in sorted(named.items(), key=lambda item: str(item[0]))
     ]
     if 0 < len(handles) <= len(CLUSTERS):
-        ax.legend(handles=handles, loc="lower right", title="cluster (size)", title_fontsize=8)
+        figure.legend(handles=handles, loc="outside right upper", title="cluster (answers)", title_fontsize=8)

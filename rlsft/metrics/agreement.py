@@ -64,9 +64,7 @@ def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
     is better" of every pair. NaN when both raters always use one and the same category.
     """
     if len(first) != len(second) or not first:
-        raise ConfigError(
-            f"both raters must judge the same items, got {len(first)} and {len(second)} judgements"
-        )
+        raise ConfigError(f"both raters must judge the same items, got {len(first)} and {len(second)} judgements")
     n = len(first)
     observed = sum(a == b for a, b in zip(first, second, strict=True)) / n
     expected = sum((list(first).count(c) / n) * (list(second).count(c) / n) for c in set(first))
@@ -88,8 +86,7 @@ def fleiss_kappa(counts: ArrayLike) -> float:
     raters = table.sum(axis=1)
     if raters[0] < 2 or (raters != raters[0]).any():
         raise ConfigError(
-            "counts must give every item the same number of raters, at least 2, "
-            f"got {sorted(set(raters.tolist()))}"
+            f"counts must give every item the same number of raters, at least 2, got {sorted(set(raters.tolist()))}"
         )
     r = raters[0]
     observed = float((((table**2).sum(axis=1) - r) / (r * (r - 1))).mean())
@@ -100,9 +97,7 @@ def fleiss_kappa(counts: ArrayLike) -> float:
 def _rankings(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     x_row, y_row = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if x_row.ndim != 1 or x_row.shape != y_row.shape:
-        raise ConfigError(
-            f"x and y must rank the same items, got shapes {list(x_row.shape)} and {list(y_row.shape)}"
-        )
+        raise ConfigError(f"x and y must rank the same items, got shapes {list(x_row.shape)} and {list(y_row.shape)}")
     if np.isnan(x_row).any() or np.isnan(y_row).any():
         raise ConfigError("x and y must not hold NaN: an item without a score has no rank")
     return x_row, y_row

@@ -105,9 +105,7 @@ def paired_bootstrap(
             f"before and after must be paired, got {len(before_row)} and {len(after_row)} values; "
             "give one value a prompt on each side, in the same order"
         )
-    return bootstrap_mean(
-        after_row - before_row, groups=groups, level=level, num_resamples=num_resamples, seed=seed
-    )
+    return bootstrap_mean(after_row - before_row, groups=groups, level=level, num_resamples=num_resamples, seed=seed)
 
 
 def jackknife_interval(
@@ -132,9 +130,7 @@ def jackknife_interval(
     return Interval(value, value - margin, value + margin, n, level=level)
 
 
-def verdict(
-    difference: Interval, *, better: Better | None, min_units: int = MIN_UNITS_FOR_VERDICT
-) -> Verdict:
+def verdict(difference: Interval, *, better: Better | None, min_units: int = MIN_UNITS_FOR_VERDICT) -> Verdict:
     """What the interval of a paired difference allows to say.
 
     "better" or "worse" only when the interval leaves out 0 and at least `min_units` units were compared;
@@ -156,9 +152,7 @@ def _one_row(name: str, values: ArrayLike) -> NDArray[np.float64]:
         raise ConfigError(f"{name} must be one row of numbers [n], got shape {list(row.shape)}")
     bad = np.flatnonzero(~np.isfinite(row))
     if bad.size:
-        raise ConfigError(
-            f"{name} must be finite, got {row[bad[0]]} at position {bad[0]}; drop such rows first"
-        )
+        raise ConfigError(f"{name} must be finite, got {row[bad[0]]} at position {bad[0]}; drop such rows first")
     return row
 
 
@@ -178,9 +172,7 @@ def _by_group(
     if len(groups) != len(values):
         raise ConfigError(f"groups must name one group a value, got {len(groups)} for {len(values)} values")
     index_of: dict[Hashable, int] = {}
-    positions = np.fromiter(
-        (index_of.setdefault(group, len(index_of)) for group in groups), np.int64, len(values)
-    )
+    positions = np.fromiter((index_of.setdefault(group, len(index_of)) for group in groups), np.int64, len(values))
     return (
         np.bincount(positions, weights=values, minlength=len(index_of)).astype(np.float64),
         np.bincount(positions, minlength=len(index_of)).astype(np.float64),

@@ -71,7 +71,5 @@ def _margins(chosen: ArrayLike, rejected: ArrayLike) -> NDArray[np.float64]:
         )
     margin = chosen_row - rejected_row
     if not np.isfinite(margin).all():
-        raise ConfigError(
-            f"chosen and rejected must be finite, pair {int(np.argmin(np.isfinite(margin)))} is not"
-        )
+        raise ConfigError(f"chosen and rejected must be finite, pair {int(np.argmin(np.isfinite(margin)))} is not")
     return margin

@@ -66,9 +66,7 @@ def average_ranks(values: ArrayLike) -> NDArray[np.float64]:
 def _pair(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     x_row, y_row = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if x_row.ndim != 1 or x_row.shape != y_row.shape:
-        raise ConfigError(
-            f"x and y must be two rows of one length, got {list(x_row.shape)} and {list(y_row.shape)}"
-        )
+        raise ConfigError(f"x and y must be two rows of one length, got {list(x_row.shape)} and {list(y_row.shape)}")
     if not (np.isfinite(x_row).all() and np.isfinite(y_row).all()):
         raise ConfigError("x and y must be finite; drop the rows that have no value on one side first")
     return x_row, y_row

@@ -41,17 +41,13 @@ def distinct_n_leave_one_out(
         total.update(counts)
     num_unique, num_all = len(total), total.total()
     left_out = [
-        _ratio(
-            num_unique - sum(total[gram] == count for gram, count in counts.items()), num_all - counts.total()
-        )
+        _ratio(num_unique - sum(total[gram] == count for gram, count in counts.items()), num_all - counts.total())
         for counts in per_unit.values()
     ]
     return _ratio(num_unique, num_all), np.array(left_out, dtype=np.float64)
 
 
-def self_bleu(
-    texts: Sequence[str], *, language: str = "en", max_texts: int | None = None, seed: int = 0
-) -> float:
+def self_bleu(texts: Sequence[str], *, language: str = "en", max_texts: int | None = None, seed: int = 0) -> float:
     """Mean BLEU-4 (method3) of each text against all others (Zhu et al. 2018): 1 means all alike.
 
     NaN below two texts. Quadratic in the number of texts: `max_texts` draws a seeded sample.
@@ -62,9 +58,7 @@ def self_bleu(
         chosen = [chosen[i] for i in sorted(picks.tolist())]
     if len(chosen) < 2:
         return math.nan
-    scores = [
-        sentence_bleu(chosen[:i] + chosen[i + 1 :], text, language=language) for i, text in enumerate(chosen)
-    ]
+    scores = [sentence_bleu(chosen[:i] + chosen[i + 1 :], text, language=language) for i, text in enumerate(chosen)]
     return float(np.mean(scores))
 
 

@@ -83,9 +83,7 @@ def rouge_l(references: References, hypothesis: str, *, language: str = "en") ->
 def exact_match(references: References, hypothesis: str, *, language: str = "en") -> float:
     """1 when the answer is a reference after SQuAD's normalisation (case, punctuation, articles), else 0."""
     words = _answer_words(hypothesis, language)
-    return float(
-        any(words and words == _answer_words(reference, language) for reference in _listed(references))
-    )
+    return float(any(words and words == _answer_words(reference, language) for reference in _listed(references)))
 
 
 def token_f1(references: References, hypothesis: str, *, language: str = "en") -> float:
@@ -99,9 +97,7 @@ def token_f1(references: References, hypothesis: str, *, language: str = "en") -
     return max(scores, default=0.0)
 
 
-def corpus_bleu(
-    references: Sequence[References], hypotheses: Sequence[str], *, language: str = "en"
-) -> CorpusScore:
+def corpus_bleu(references: Sequence[References], hypotheses: Sequence[str], *, language: str = "en") -> CorpusScore:
     """sacrebleu's corpus BLEU in per cent, tokenised by 13a (en), char (ja) or zh, with its signature."""
     from sacrebleu.metrics import BLEU
 
@@ -109,9 +105,7 @@ def corpus_bleu(
     return _corpus_score(metric, references, hypotheses)
 
 
-def corpus_chrf(
-    references: Sequence[References], hypotheses: Sequence[str], *, language: str = "en"
-) -> CorpusScore:
+def corpus_chrf(references: Sequence[References], hypotheses: Sequence[str], *, language: str = "en") -> CorpusScore:
     """sacrebleu's corpus chrF2 in per cent, with its signature; character n-grams need no tokenizer."""
     from sacrebleu.metrics import CHRF
 
@@ -137,14 +131,11 @@ def _sentence_chrf_metric() -> Any:
 def _corpus_score(metric: Any, references: Sequence[References], hypotheses: Sequence[str]) -> CorpusScore:
     if len(references) != len(hypotheses) or not hypotheses:
         raise ConfigError(
-            "references and hypotheses must pair up and not be empty, "
-            f"got {len(references)} and {len(hypotheses)}"
+            f"references and hypotheses must pair up and not be empty, got {len(references)} and {len(hypotheses)}"
         )
     listed = [_listed(row) or [""] for row in references]
     # sacrebleu wants one stream per reference position; None says that a row has fewer.
-    streams = [
-        [row[i] if i < len(row) else None for row in listed] for i in range(max(len(row) for row in listed))
-    ]
+    streams = [[row[i] if i < len(row) else None for row in listed] for i in range(max(len(row) for row in listed))]
     score = metric.corpus_score(list(hypotheses), streams).score
     return CorpusScore(float(score), str(metric.get_signature()))
 

@@ -1,6 +1,4 @@
-"""What a training run would need, before it starts: memory by part, arithmetic, time. Estimates, and labelled
-so.
-"""
+"""What a training run would need, before it starts: memory by part, arithmetic, time; labelled as estimates."""
 
 from __future__ import annotations
 
@@ -167,11 +165,12 @@ def _trained(model: nn.Module, lora_r: int | None) -> tuple[int, int]:
         trained = [p for p in model.parameters() if p.requires_grad]
         return sum(p.numel() for p in trained), sum(p.numel() * p.element_size() for p in trained)
     head = lm_head_of(model).weight
-    count = sum(
-        lora_r * sum(module.weight.shape)
+    adapted: list[Any] = [
+        module.weight
         for module in model.modules()
         if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and module.weight is not head
-    )
+    ]
+    count = sum(lora_r * (weight.shape[0] + weight.shape[1]) for weight in adapted)
     return count, 4 * count  # peft keeps adapters in float32 whatever the model's dtype
 
 

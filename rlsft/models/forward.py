@@ -13,8 +13,7 @@ from rlsft_kernels import LogprobOutput, linear_logprob
 
 
 def position_ids_of(attention_mask: Tensor) -> Tensor:
-    """Positions that count real tokens only, so that padding on either side changes nothing: `cumsum(mask) -
-    1`.
+    """Positions that count real tokens only, so that padding on either side changes nothing: `cumsum(mask) - 1`.
 
     Args:
         attention_mask: [B, T], 1 or True = real token.
@@ -28,8 +27,8 @@ def position_ids_of(attention_mask: Tensor) -> Tensor:
 def hidden_states(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """Last hidden states of the trunk; the vocabulary-sized logits are never computed.
 
-    Works on a plain model, inside PEFT, and through wrappers that must see the call (data parallelism,
-    accelerate's autocast). Gradient checkpointing and dropout are whatever the model says.
+    Works on a plain model, inside PEFT, and through wrappers that must see the call (data parallelism, accelerate's
+    autocast). Gradient checkpointing and dropout are whatever the model says.
 
     Args:
         model: a causal LM.
@@ -63,7 +62,14 @@ def _must_be_called_from_outside(model: nn.Module) -> bool:
 def _captured_from_trunk(model: nn.Module, trunk: nn.Module, inputs: dict[str, Any]) -> Tensor:
     """Call the whole wrapped model, with logits for one position at most, and keep what leaves its trunk."""
     captured: list[Tensor] = []
-    handle = trunk.register_forward_hook(lambda _module, _args, output: captured.append(output[0]))
+
+    def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+        hidden = output[0]
+        device = hidden.device.type
+        # The head's matrix product would run in autocast's dtype too; outside the wrapper that dtype is forgotten.
+        captured.append(hidden.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else hidden)
+
+    handle = trunk.register_forward_hook(keep)
     if "logits_to_keep" in inspect.signature(type(causal_lm_of(model)).forward).parameters:
         inputs["logits_to_keep"] = 1
     try:
@@ -85,9 +91,8 @@ def completion_logprobs(
 ) -> LogprobOutput:
     """Log-probability of every completion token given what stands before it; differentiable.
 
-    Equals `log_softmax(model(...).logits / temperature)[:, :-1].gather(input_ids[:, 1:])`, shifted so that
-    position `t` scores `input_ids[:, t]`, without ever holding `[B, T, V]`: only rows of the mask reach the
-    LM head.
+    Equals `log_softmax(model(...).logits / temperature)[:, :-1].gather(input_ids[:, 1:])`, shifted so that position
+    `t` scores `input_ids[:, t]`, without ever holding `[B, T, V]`: only rows of the mask reach the LM head.
 
     Args:
         model: a causal LM.

@@ -33,7 +33,7 @@ class LmHead:
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
 
-def causal_lm_of(model: nn.Module) -> nn.Module:
+def causal_lm_of(model: nn.Module) -> Any:
     """The `…ForCausalLM` inside any wrapper (DDP, torch.compile, PEFT), with LoRA layers still in place.
 
     Raises:
@@ -43,8 +43,7 @@ def causal_lm_of(model: nn.Module) -> nn.Module:
     if is_peft(inner):
         if inner.peft_config[inner.active_adapter].is_prompt_learning:
             raise ModelError(
-                "model has a prompt-learning adapter (prefix or prompt tuning), which lives outside the "
-                "trunk; "
+                "model has a prompt-learning adapter (prefix or prompt tuning), which lives outside the trunk; "
                 "use LoRA: add_lora(model, LoraConfig(...))"
             )
         inner = inner.get_base_model()
@@ -56,7 +55,7 @@ def causal_lm_of(model: nn.Module) -> nn.Module:
     return inner
 
 
-def trunk_of(model: nn.Module) -> nn.Module:
+def trunk_of(model: nn.Module) -> Any:
     """The transformer below the LM head: token ids to hidden states, never logits."""
     causal = causal_lm_of(model)
     trunk = getattr(causal, causal.base_model_prefix, None)
@@ -89,10 +88,8 @@ def lm_head_of(model: nn.Module) -> LmHead:
     layer = causal.get_output_embeddings()
     if hasattr(layer, "base_layer"):
         raise ModelError(
-            f"the LM head of {type(causal).__name__} carries an adapter, and its weight alone would ignore "
-            f"it; "
-            "take the head out of target_modules (for instance target_modules='all-linear'), or "
-            "merge_lora(model) first"
+            f"the LM head of {type(causal).__name__} carries an adapter, and its weight alone would ignore it; "
+            "take the head out of target_modules (for instance target_modules='all-linear'), or merge_lora(model) first"
         )
     weight = getattr(layer, "weight", None)
     if not isinstance(layer, nn.Linear) or weight is None or not weight.is_floating_point():
@@ -123,8 +120,7 @@ def check_lm_head(model: nn.Module) -> None:
     allowed = 64 * torch.finfo(head.weight.dtype).eps * expected.abs().max().clamp(min=1.0).item()
     if not error <= allowed:
         raise ModelError(
-            f"{type(causal).__name__} (model_type {causal.config.model_type!r}) does more to its logits "
-            f"than a linear "
+            f"{type(causal).__name__} (model_type {causal.config.model_type!r}) does more to its logits than a linear "
             f"head, a scale and a softcap: they differ by {error:.3g}. This family is not supported yet."
         )
 

@@ -26,13 +26,13 @@ def load_tokenizer(path: str | os.PathLike[str] | Any, *, pad_token: str | None 
 
     Args:
         path: a folder (or a Hub name, when a connection is allowed), or a tokenizer that is loaded already.
-        pad_token: text of the padding token to use where the tokenizer names none. It may equal the end
-            token: masks are built from lengths, never from token ids.
+        pad_token: text of the padding token to use where the tokenizer names none. It may equal the end token: masks
+            are built from lengths, never from token ids.
 
     Raises:
         ModelError: no such folder, no tokenizer in it, no pad token, or a `pad_token` outside the vocabulary.
     """
-    tokenizer = path if hasattr(path, "convert_tokens_to_ids") else _tokenizer_from(path)
+    tokenizer: Any = path if hasattr(path, "convert_tokens_to_ids") else _tokenizer_from(path)
     if pad_token is not None:
         _set_pad_token(tokenizer, pad_token)
     if tokenizer.pad_token_id is None:
@@ -61,8 +61,7 @@ def _set_pad_token(tokenizer: Any, pad_token: str) -> None:
     if pad_token not in tokenizer.get_vocab():
         raise ModelError(
             f"pad_token={pad_token!r} is not in the tokenizer's vocabulary of {len(tokenizer)} entries; "
-            f"take one of its special tokens: "
-            f"{', '.join(map(repr, tokenizer.all_special_tokens)) or 'it has none'}"
+            f"take one of its special tokens: {', '.join(map(repr, tokenizer.all_special_tokens)) or 'it has none'}"
         )
     tokenizer.pad_token = pad_token
 
@@ -76,10 +75,9 @@ def load_causal_lm(
     """A causal LM in safetensors from a local folder.
 
     Args:
-        path: a model folder (or a Hub name, when a connection is allowed); a loaded model is returned as it
-            is, converted to `dtype` unless that is "auto".
-        dtype: "auto" = that of the files, "float32", "bfloat16", "float16" (also fp32, bf16, fp16), or a
-            torch dtype.
+        path: a model folder (or a Hub name, when a connection is allowed); a loaded model is returned as it is,
+            converted to `dtype` unless that is "auto".
+        dtype: "auto" = that of the files, "float32", "bfloat16", "float16" (also fp32, bf16, fp16), or a torch dtype.
         attn_implementation: passed to transformers; None = its own choice.
 
     Raises:
@@ -134,8 +132,7 @@ def _refuse_pickled_weights(source: str) -> None:
     pickled = sorted(item.name for item in folder.iterdir() if item.suffix in (".bin", ".pt", ".pth", ".pkl"))
     if pickled:
         raise ModelError(
-            f"{folder} holds only pickled weights ({pickled[0]}), and unpickling a file can run any code in "
-            f"it; "
+            f"{folder} holds only pickled weights ({pickled[0]}), and unpickling a file can run any code in it; "
             f"convert it once, where you trust it: "
             f"AutoModelForCausalLM.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER)"
         )

@@ -18,8 +18,8 @@ def add_lora(model: nn.Module, peft_config: Any) -> Any:
 
     Args:
         model: a transformers model.
-        peft_config: a `peft.PeftConfig`, or a mapping of `LoraConfig` fields such as `{"r": 16, "lora_alpha":
-            32}`. Without `target_modules` every linear layer except the output layer is adapted.
+        peft_config: a `peft.PeftConfig`, or a mapping of `LoraConfig` fields such as `{"r": 16, "lora_alpha": 32}`.
+            Without `target_modules` every linear layer except the output layer is adapted.
 
     Returns:
         A `peft.PeftModel`. A model that already carries an adapter is returned as it is.
@@ -82,8 +82,7 @@ def without_adapter(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def merge_lora(model: nn.Module) -> Any:
-    """The plain transformers model with the adapter added into its weights; a plain model is returned as it
-    is.
+    """The plain transformers model with the adapter added into its weights; a plain model is returned as it is.
 
     The merge happens in place: the given wrapper should not be used afterwards.
     """

@@ -15,9 +15,9 @@ _DROPOUT_WORDS = ("dropout", "pdrop", "layerdrop", "drop_path", "dropout_p", "dr
 def disable_dropout(model: nn.Module) -> int:
     """Set every dropout probability of `model` to zero, in train mode too; return how many were not zero.
 
-    Zeroing `nn.Dropout.p` is not enough: Llama, Qwen and Gemma keep `attention_dropout` as a plain number
-    that is passed to a functional call. Modules and their configs are searched for such numbers. With dropout
-    on, the first ratio of PPO is not 1 and the first KL is not 0.
+    Zeroing `nn.Dropout.p` is not enough: Llama, Qwen and Gemma keep `attention_dropout` as a plain number that is
+    passed to a functional call. Modules and their configs are searched for such numbers. With dropout on, the first
+    ratio of PPO is not 1 and the first KL is not 0.
     """
     changed = 0
     owners: dict[int, Any] = {}
@@ -50,11 +50,9 @@ def _is_probability(value: Any) -> bool:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """Within the block: eval mode, KV cache on, gradient checkpointing off. All of it is put back, errors
-    included.
+    """Within the block: eval mode, KV cache on, gradient checkpointing off. All of it is put back, errors included.
 
-    The state is kept module by module, so a frozen part that was in eval mode inside a training model stays
-    so.
+    The state is kept module by module, so a frozen part that was in eval mode inside a training model stays so.
     """
     training = [(module, module.training) for module in model.modules()]
     checkpointing = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False) is True]

@@ -80,15 +80,11 @@ def _isodata_labels(
     for name in ("variant", "groups", "points", "seed"):
         if name in options:
             raise ConfigError(f"cluster_options must not set {name!r}: the pipeline sets it")
-    result = isodata(
-        vectors, groups=candidates.offsets, variant=cluster, seed=seed, **{"backend": backend, **options}
-    )
+    result = isodata(vectors, groups=candidates.offsets, variant=cluster, seed=seed, **{"backend": backend, **options})
     return np.asarray(result.labels, dtype=np.int64)
 
 
-def _by_best_rank(
-    labels: NDArray[np.int64], group: NDArray[np.int64], ranks: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _by_best_rank(labels: NDArray[np.int64], group: NDArray[np.int64], ranks: NDArray[np.int64]) -> NDArray[np.int64]:
     """The same clusters, numbered within each prompt by their best-ranked member."""
     flat = _flat(labels, group)
     best = np.full(flat.max(initial=-1) + 1, np.iinfo(np.int64).max)

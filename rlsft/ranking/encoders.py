@@ -72,9 +72,7 @@ class TransformerEncoder:
         """Changes when the model's files do: part of the cache key."""
         files = sorted(self.path.glob("*.safetensors")) + sorted(self.path.glob("*.bin"))
         marks = [f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files]
-        return "|".join(
-            [(self.path / "config.json").read_text(encoding="utf-8"), str(self.max_length), *marks]
-        )
+        return "|".join([(self.path / "config.json").read_text(encoding="utf-8"), str(self.max_length), *marks])
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         if not len(texts):
@@ -182,9 +180,7 @@ def _make_encoder(spec: EncoderSpec) -> Encoder | None:
         return TransformerEncoder(spec)
     if callable(spec):
         return FunctionEncoder(spec)
-    raise ConfigError(
-        f"encoder must be None, 'minilm', a model folder or a function, got {type(spec).__name__}"
-    )
+    raise ConfigError(f"encoder must be None, 'minilm', a model folder or a function, got {type(spec).__name__}")
 
 
 def embed(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rlsft.errors import DataError
 from rlsft.ranking.clustering import NO_CLUSTER, Clusters
-from rlsft.ranking.features import TOKEN_EDGES, Features
+from rlsft.ranking.features import Features
 from rlsft.ranking.inputs import Candidates
 from rlsft.ranking.scoring import GraphSettings, edge_weights
 
@@ -53,9 +53,7 @@ def stochastic_parts(
     )
 
 
-def eigenvector_parts(
-    edges: NDArray[np.float64], scores: NDArray[np.float64], damping: float, index: int
-) -> Parts:
+def eigenvector_parts(edges: NDArray[np.float64], scores: NDArray[np.float64], damping: float, index: int) -> Parts:
     """`W_i = sum_j S_ji W_j / rho`, or `constant + d sum_j S_ji W_j` (Katz) where `d * rho <= 1`."""
     radius = float(np.abs(np.linalg.eigvals(edges)).max())
     factor = 1.0 / radius if damping * radius > 1 else damping
@@ -109,7 +107,6 @@ class Explainer:
             "score": float(self.scores[at]),
             "form": self.settings.form,
             "edge": self.features.edge,
-            "vectors": "word counts" if self.features.edge in TOKEN_EDGES else "embeddings",
             "teleport_to_demonstration": bool(has_one and self.settings.teleports),
             "parts": self._named_parts(parts, edges, rows, index),
             "nearest": self._nearest(cosines, rows, index),
@@ -133,9 +130,7 @@ class Explainer:
             return eigenvector_parts(edges, scores, damping, index)
         return stochastic_parts(edges, scores, self.teleport[rows], damping, index)
 
-    def _named_parts(
-        self, parts: Parts, edges: NDArray[np.float64], rows: slice, index: int
-    ) -> dict[str, Any]:
+    def _named_parts(self, parts: Parts, edges: NDArray[np.float64], rows: slice, index: int) -> dict[str, Any]:
         order = np.argsort(-parts.from_answers, kind="stable")
         givers = [j for j in order[:NUM_NEIGHBOURS].tolist() if parts.from_answers[j] > 0]
         return {
@@ -199,7 +194,9 @@ class Explainer:
 
 def _sentences(facts: dict[str, Any]) -> str:
     parts, cluster = facts["parts"], facts["cluster"]
-    lines = [f"Answer {facts['response_index']} is ranked {facts['rank']} of {facts['answers']}, score {facts['score']:.4f}."]
+    lines = [
+        f"Answer {facts['response_index']} is ranked {facts['rank']} of {facts['answers']}, score {facts['score']:.4f}."
+    ]
     if facts["cosine_to_demonstration"] is not None:
         lines.append(
             f"Its cosine to the demonstration is {facts['cosine_to_demonstration']:.3f}; "

@@ -44,9 +44,7 @@ def used_edge(encoder: Encoder | None, similarity: str) -> str:
     return "word_overlap" if encoder is None and similarity == "shifted_cosine" else similarity
 
 
-def make_features(
-    candidates: Candidates, encoder: Encoder | None, *, similarity: str, language: str
-) -> Features:
+def make_features(candidates: Candidates, encoder: Encoder | None, *, similarity: str, language: str) -> Features:
     """Embed all answers and demonstrations at once; without an encoder count their words."""
     edge = used_edge(encoder, similarity)
     words = None
@@ -67,9 +65,7 @@ def content_words(text: str, language: str) -> list[str]:
     return [word for word in words if any(char.isalnum() for char in word)] or words
 
 
-def _encoded(
-    candidates: Candidates, encoder: Encoder
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def _encoded(candidates: Candidates, encoder: Encoder) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     with_one = [p for p, text in enumerate(candidates.demonstrations) if text is not None]
     demonstrations = [text for text in candidates.demonstrations if text is not None]
     rows = embed(encoder, [*candidates.texts, *demonstrations])

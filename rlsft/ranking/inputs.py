@@ -91,9 +91,7 @@ def _check_lengths(
         if isinstance(values, str):
             raise DataError(f"{name} must be a list with one entry a prompt, got one string")
         if values is not None and len(values) != len(prompts):
-            raise DataError(
-                f"{name} must have one entry a prompt: got {len(values)} for {len(prompts)} prompts"
-            )
+            raise DataError(f"{name} must have one entry a prompt: got {len(values)} for {len(prompts)} prompts")
 
 
 def _check_prompts(prompts: Sequence[Prompt]) -> None:
@@ -114,9 +112,7 @@ def _usable(prompt_index: int, answers: Sequence[str]) -> list[int]:
         raise DataError(f"responses[{prompt_index}] must be a list of strings, got one string; write [text]")
     for index, answer in enumerate(answers):
         if not isinstance(answer, str):
-            raise DataError(
-                f"responses[{prompt_index}][{index}] must be a string, got {type(answer).__name__}"
-            )
+            raise DataError(f"responses[{prompt_index}][{index}] must be a string, got {type(answer).__name__}")
     return [index for index, answer in enumerate(answers) if answer.strip()]
 
 

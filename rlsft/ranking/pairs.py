@@ -88,9 +88,7 @@ def _pair(
     text, kind = clean, None
     if rng.random() < settings.noise_rate:
         borrowed = [other for other in others if other != clean]
-        text, kind = add_noise(
-            clean, rng, kinds=settings.noise_kinds, language=settings.language, others=borrowed
-        )
+        text, kind = add_noise(clean, rng, kinds=settings.noise_kinds, language=settings.language, others=borrowed)
     return {
         "prompt": prompt,
         "chosen": as_completion(prompt, high["completion"]),

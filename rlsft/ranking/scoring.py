@@ -32,20 +32,18 @@ class GraphSettings:
     def __post_init__(self) -> None:
         check_choice("form", self.form, FORMS)
         if self.teleport not in (None, "demonstration"):
-            raise ConfigError(
-                f"teleport must be 'demonstration' or None (the paper's ranker), got {self.teleport!r}"
-            )
+            raise ConfigError(f"teleport must be 'demonstration' or None (the paper's ranker), got {self.teleport!r}")
+        if self.teleport is not None and self.form == "eigenvector":
+            raise ConfigError("form='eigenvector' takes no teleport: set teleport=None, or form='stochastic'")
         if not 0.0 <= self.damping < 1.0:
             raise ConfigError(f"damping must be at least 0 and below 1, got {self.damping}")
         if not (np.isfinite(self.teleport_strength) and self.teleport_strength >= 0.0):
-            raise ConfigError(
-                f"teleport_strength must be finite and at least 0, got {self.teleport_strength}"
-            )
+            raise ConfigError(f"teleport_strength must be finite and at least 0, got {self.teleport_strength}")
 
     @property
     def teleports(self) -> bool:
         """Whether demonstrations steer the score."""
-        return self.teleport == "demonstration" and self.form == "stochastic"
+        return self.teleport == "demonstration"
 
 
 def teleport_weights(
@@ -112,9 +110,7 @@ def edge_weights(features: Features, offsets: NDArray[np.int64], backend: str = 
     from rlsft_kernels import similarity_matrix
 
     if features.edge in TOKEN_EDGES:
-        return similarity_matrix(
-            tokens=features.tokens, groups=offsets, edge=features.edge, backend=backend
-        )
+        return similarity_matrix(tokens=features.tokens, groups=offsets, edge=features.edge, backend=backend)
     return similarity_matrix(features.vectors, groups=offsets, edge=features.edge, backend=backend)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlsft.data.templates import end_token_ids, has_template
 from rlsft.errors import ConfigError, DataError, ModelError, RunError
 from rlsft.models import causal_lm_of, evaluation_mode, position_ids_of
 from rlsft.rollouts.sampler import sample_tokens, uniforms_of
@@ -32,8 +33,8 @@ class TransformersEngine:
         model: a causal LM, plain or with a LoRA adapter.
         tokenizer: gives the padding token and, with the model's generation config, the default stop tokens.
         batch_size: sequences decoded together; the samples of one prompt share a batch.
-        stop_token_ids: tokens that end a completion and belong to it. None: the tokenizer's EOS and those of the
-            model's generation config.
+        stop_token_ids: tokens that end a completion and belong to it. None: those of the tokenizer, of its
+            chat template and of the model's generation config.
         on_progress: called with (finished sequences, all sequences) after every batch.
     """
 
@@ -200,11 +201,13 @@ def _append(
 
 
 def _stop_token_ids(model: nn.Module, tokenizer: Any) -> list[int]:
-    """EOS of the tokenizer and of the model's generation config, which may name several."""
+    """End tokens of the tokenizer, of its chat template and of the model's generation config, which may name several."""
     config = getattr(causal_lm_of(model), "generation_config", None)
     ids = getattr(config, "eos_token_id", None)
-    stops = set(ids if isinstance(ids, (list, tuple)) else [ids]) | {getattr(tokenizer, "eos_token_id", None)}
+    stops = set(ids if isinstance(ids, (list, tuple)) else [ids])
     stops.discard(None)
+    if tokenizer is not None and (tokenizer.eos_token_id is not None or has_template(tokenizer)):
+        stops |= set(end_token_ids(tokenizer))
     if not stops:
         raise ModelError(
             "neither the tokenizer nor the model's generation config names an end token, so no completion would ever "

@@ -42,6 +42,27 @@ def refuse_shared_prompts(train: Sequence[Mapping[str, Any]], held_out: Sequence
         )
 
 
+def hold_out(rows: Sequence[dict[str, Any]], percent: int = 10) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Training rows and held-out rows: by the hash of the prompt, so that equal prompts stay on one side.
+
+    Raises:
+        DataError: too few distinct prompts to hold any out.
+    """
+    from rlsft.data import prompt_text, split_of
+
+    held_out = [
+        split_of(prompt_text(row["prompt"]), test_percent=percent, validation_percent=0) == "test" for row in rows
+    ]
+    train = [row for row, out in zip(rows, held_out, strict=True) if not out]
+    test = [row for row, out in zip(rows, held_out, strict=True) if out]
+    if not train or not test:
+        raise DataError(
+            f"{len(rows)} rows are too few to hold {percent} % of their prompts out for the evaluation; "
+            "give eval_dataset (--eval_data) yourself"
+        )
+    return train, test
+
+
 def row_key(row: Mapping[str, Any]) -> str:
     """Text of prompt and completion, for comparing rows."""
     return json.dumps([row["prompt"], row.get("completion")], ensure_ascii=False, sort_keys=True)

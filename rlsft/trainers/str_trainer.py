@@ -13,14 +13,15 @@ from rlsft.artifacts import jsonable, read_jsonl, write_text
 from rlsft.errors import ConfigError, DataError
 from rlsft.trainers.run_dir import RunDirectory, fingerprint
 from rlsft.trainers.str_config import STAGES, STRConfig
-from rlsft.trainers.str_data import chosen, demonstrations, distinct_prompts, refuse_shared_prompts, rows_hash
+from rlsft.trainers.str_data import chosen, demonstrations, distinct_prompts, hold_out, refuse_shared_prompts, rows_hash
 
 logger = logging.getLogger(__name__)
 
 # which settings a stage's result depends on, besides the stages before it
 SHARED_FIELDS = (
     "seed", "dtype", "attn_implementation", "max_length", "system_prompt", "language", "use_peft", "lora_r",
-    "lora_alpha", "lora_dropout", "truncate_prompt", "lora_target_modules", "per_device_train_batch_size", "gradient_accumulation_steps",
+    "lora_alpha", "lora_dropout", "truncate_prompt", "lora_target_modules", "per_device_train_batch_size",
+    "gradient_accumulation_steps",
     "max_completion_length", "disable_dropout", "bf16",
 )  # fmt: skip
 STAGE_PREFIXES = {
@@ -53,7 +54,7 @@ class STRTrainer:
         model: folder of a causal LM.
         args: `STRConfig`.
         train_dataset: demonstrations, `prompt` + `completion` (a `datasets.Dataset` or a list of dicts).
-        eval_dataset: held-out demonstrations; their prompts must not occur in `train_dataset`.
+        eval_dataset: held-out demonstrations; None = a tenth of the training prompts is held out.
         processing_class: tokenizer; None = that of the model's folder.
         encoder: sentence encoder for the ranking; None = what `args.encoder` names.
         callbacks: further `transformers.TrainerCallback`s for every training stage.
@@ -83,7 +84,10 @@ class STRTrainer:
         self.model = str(model)
         self.args = args
         self.train_rows = demonstrations(train_dataset, "train_dataset")
-        self.eval_rows = demonstrations(eval_dataset, "eval_dataset") if eval_dataset is not None else []
+        if eval_dataset is not None:
+            self.eval_rows = demonstrations(eval_dataset, "eval_dataset")
+        else:
+            self.train_rows, self.eval_rows = hold_out(self.train_rows)
         self.tokenizer = processing_class if processing_class is not None else load_tokenizer(self.model)
         self.encoder = encoder
         self.callbacks = list(callbacks or [])

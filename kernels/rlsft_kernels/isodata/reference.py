@@ -67,9 +67,9 @@ def lowest_nearest(distances: Floats) -> int:
     return int(np.argmax(distances <= distances.min() * (1 + TIE)))
 
 
-def unit_rows(rows: Floats) -> Floats:
-    norms = np.sqrt((rows * rows).sum(axis=1, keepdims=True))
-    return rows * np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+def unit_rows(rows: Floats, floor: float = 0.0) -> Floats:
+    squared = (rows * rows).sum(axis=1, keepdims=True)
+    return rows * np.divide(1.0, np.sqrt(squared), out=np.zeros_like(squared), where=squared > floor)
 
 
 def squared_distances(rows: Floats, centers: Floats) -> Floats:  # [n, k]
@@ -141,7 +141,7 @@ class _BallHall:
         self.min_distance = auto_distance if settings.min_distance is None else settings.min_distance
 
     def on_sphere(self, centers: Floats) -> Floats:
-        return unit_rows(centers) if self.settings.geometry == "cosine" else centers
+        return unit_rows(centers, SAME_DIRECTION) if self.settings.geometry == "cosine" else centers
 
     def assign_and_drop(self, centers: Floats) -> tuple[Ints, Floats, int]:
         drops = 0

@@ -97,8 +97,8 @@ def kl_shaped_gae(
     require_float_tensor("scores", scores)
     if tuple(scores.shape) != (num_rows,) and scores.shape != logprobs.shape:
         raise ValueError(
-            f"scores must be [B] = [{num_rows}], one a sequence, or shaped like logprobs {list(logprobs.shape)}, "
-            f"got {list(scores.shape)}"
+            f"scores must be [B] = [{num_rows}], one a sequence, or shaped like logprobs "
+            f"{list(logprobs.shape)}, got {list(scores.shape)}"
         )
     if bootstrap_values is not None:
         require_float_tensor("bootstrap_values", bootstrap_values)
@@ -164,7 +164,9 @@ def _kl_shaped_gae_op(
         per_token = [None if x is None else layout.pad(x) for x in per_token]
         scores = scores if scores.shape == (layout.num_rows,) else layout.pad(scores)
     logprobs_BT, ref_BT, values_BT, mask_BT = per_token
-    assert logprobs_BT is not None and values_BT is not None and mask_BT is not None
+    assert logprobs_BT is not None
+    assert values_BT is not None
+    assert mask_BT is not None
     advantages, returns, moments, stats = kl_shaped_gae_reference(
         scores, logprobs_BT, ref_BT, values_BT, mask_BT, kl_coef=kl_coef, kl_estimator=kl_estimator,
         gamma=gamma, lam=lam, whiten=whiten, bootstrap_values=bootstrap_values,

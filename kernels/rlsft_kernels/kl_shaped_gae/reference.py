@@ -1,4 +1,4 @@
-"""What kl_shaped_gae means, in plain PyTorch: rewards, a reverse loop over time, whitening. The definition of correct."""
+"""What kl_shaped_gae means, in plain PyTorch: rewards, a reverse loop over time, whitening."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def kl_shaped_gae_reference(
     returns_BT = torch.where(mask, advantages_BT + values_BT, 0)
     count = mask.sum().to(values_BT.dtype)
     moments = whitening_moments(advantages_BT, mask)
-    stats = _statistics(kl_BT, -kl_coef * kl_BT, score_BT, advantages_BT, returns_BT, values_BT, mask)
-    stats = torch.stack((*stats, ((count <= 1) & whiten).to(count.dtype)))
+    statistics = _statistics(kl_BT, -kl_coef * kl_BT, score_BT, advantages_BT, returns_BT, values_BT, mask)
+    stats = torch.stack((*statistics, ((count <= 1) & whiten).to(count.dtype)))
     if whiten:
         advantages_BT = torch.where(mask, (advantages_BT - moments[0]) * moments[1], 0)
     return advantages_BT, returns_BT, moments, stats
@@ -75,7 +75,7 @@ def gae(
 
 
 def whitening_moments(x: Tensor, mask: Tensor) -> Tensor:
-    """[2]: mean and `rsqrt(var + 1e-8)` (unbiased) of the unmasked; (0, 1) where fewer than two make a variance."""
+    """[2]: mean and `rsqrt(var + 1e-8)` (unbiased) of the unmasked; (0, 1) for fewer than two."""
     mean, variance, count = masked_mean_var(x, mask)
     neutral = torch.stack((torch.zeros_like(mean), torch.ones_like(mean)))
     return torch.where(count > 1, torch.stack((mean, (variance + 1e-8).rsqrt())), neutral)

@@ -1,4 +1,4 @@
-"""linear_cross_entropy: the SFT loss straight from hidden states and the head, its gradient made in the forward."""
+"""linear_cross_entropy: the SFT loss from hidden states and the head, its gradient made in the forward."""
 
 from __future__ import annotations
 
@@ -107,9 +107,7 @@ def _linear_cross_entropy_op(
     op = "linear_cross_entropy"
     choose_backend(op, backend, device_type=hidden.device.type, dtype=hidden.dtype, supported=SUPPORTED)
     head = Head(weight, bias, softcap, logit_scale)
-    return linear_cross_entropy_fwd(
-        head, hidden, targets, ignore_index, tile_bytes, (needs[0], needs[1], needs[2])
-    )
+    return linear_cross_entropy_fwd(head, hidden, targets, ignore_index, tile_bytes, (needs[0], needs[1], needs[2]))
 
 
 @_linear_cross_entropy_op.register_fake

@@ -1,4 +1,4 @@
-"""What linear_cross_entropy means, in plain PyTorch over the whole batch at once. Tests treat this file as the truth."""
+"""What linear_cross_entropy means, in plain PyTorch over the whole batch. Tests treat this file as the truth."""
 
 from __future__ import annotations
 

@@ -45,8 +45,9 @@ def linear_cross_entropy_fwd(
     rows_L = labelled_rows(targets_N, ignore_index, head.weight.shape[0])
     folded: list[Tensor] = []
     for rows_C, hidden_CH, tile_CV in head.tiles(hidden_NH, rows_L, tile_bytes):
-        for part in head.blocks(len(rows_C)):
-            folded.append(_fold_block(head, tile_CV[part], targets_N[rows_C[part]], any(needs)))
+        targets_C = targets_N[rows_C]
+        parts = head.blocks(len(rows_C))
+        folded += [_fold_block(head, tile_CV[part], targets_C[part], any(needs)) for part in parts]
         if any(needs):
             gradients.add(rows_C, hidden_CH, tile_CV)
     wide = statistics_dtype(hidden_NH.dtype)
@@ -57,7 +58,7 @@ def linear_cross_entropy_fwd(
 
 
 def _fold_block(head: Head, tile_RV: Tensor, targets_R: Tensor, with_gradient: bool) -> Tensor:
-    """[3, R] of nll, correct and entropy; with a gradient the tile then holds softmax - onehot through the head."""
+    """[3, R] of nll, correct and entropy; with a gradient the tile then holds d nll / d tile."""
     logits_RV, capped_RV = head.logits(tile_RV, 1.0)
     correct_R = logits_RV.argmax(dim=-1) == targets_R
     statistics = row_statistics(logits_RV, targets_R)

@@ -1,4 +1,4 @@
-"""linear_logprob: log-probability, entropy and logsumexp of tokens straight from hidden states and the head."""
+"""linear_logprob: log-probability, entropy and logsumexp of tokens from hidden states and the head."""
 
 from __future__ import annotations
 
@@ -125,9 +125,7 @@ def _linear_logprob_op(
     tile_bytes: int,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    choose_backend(
-        "linear_logprob", backend, device_type=hidden.device.type, dtype=hidden.dtype, supported=SUPPORTED
-    )
+    choose_backend("linear_logprob", backend, device_type=hidden.device.type, dtype=hidden.dtype, supported=SUPPORTED)
     head = Head(weight, bias, softcap, logit_scale)
     spread = temperature if temperature_N is None else temperature_N.to(statistics_dtype(hidden.dtype))
     wanted = frozenset(outputs.split(",")) | _SAVED
@@ -153,9 +151,7 @@ def _(
     wanted = frozenset(outputs.split(",")) | _SAVED
     wide = statistics_dtype(hidden.dtype)
     return tuple(
-        hidden.new_empty(
-            hidden.shape[0] if name in wanted else 0, dtype=torch.bool if name == "is_top1" else wide
-        )
+        hidden.new_empty(hidden.shape[0] if name in wanted else 0, dtype=torch.bool if name == "is_top1" else wide)
         for name in FIELDS
     )
 
@@ -234,9 +230,7 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     ) = inputs
     fields = dict(zip(FIELDS, output, strict=True))
     ctx.set_materialize_grads(False)  # an entropy that is only logged must not cost a zero gradient
-    ctx.mark_non_differentiable(
-        *(fields[name] for name in FIELDS if name not in ("logprob", "entropy", "lse"))
-    )
+    ctx.mark_non_differentiable(*(fields[name] for name in FIELDS if name not in ("logprob", "entropy", "lse")))
     saved = [fields[name] for name in ("logprob", "entropy", "row_max", "log_sum")]
     ctx.save_for_backward(hidden, weight, targets, bias, temperature_N, *saved)
 

@@ -1,4 +1,4 @@
-"""What linear_logprob means, in plain PyTorch over the whole batch at once. Tests treat this file as the truth."""
+"""What linear_logprob means, in plain PyTorch over the whole batch. Tests treat this file as the truth."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def head_logits_reference(
     softcap: float | None = None,
     logit_scale: float = 1.0,
 ) -> Tensor:  # [N, V], float32 (float64 for float64 input)
-    """`softcap(logit_scale * (hidden @ weight.T + bias)) / temperature`: the GEMM in the input dtype, the rest wide."""
+    """`softcap(logit_scale * (hidden @ weight.T + bias)) / temperature`, wide after the GEMM."""
     wide = statistics_dtype(hidden.dtype)
     logits_NV = (hidden @ weight.T).to(wide)
     if bias is not None:
@@ -67,5 +67,6 @@ def linear_logprob_reference(
         (2 * logprobs_NV.detach()).logsumexp(dim=-1),
         logits_NV.detach().mean(dim=-1),
     )
-    kept = [torch.where(labelled_N, value, 0) for value in values]
-    return LogprobOutput(*kept, (logits_NV.argmax(dim=-1) == targets) & labelled_N)
+    logprob, entropy, lse, log_sum_sq_probs, mean_logit = (torch.where(labelled_N, x, 0) for x in values)
+    is_top1 = (logits_NV.argmax(dim=-1) == targets) & labelled_N
+    return LogprobOutput(logprob, entropy, lse, log_sum_sq_probs, mean_logit, is_top1)

@@ -70,7 +70,7 @@ def linear_logprob_fwd(
     ignore_index: int,
     tile_bytes: int,
 ) -> dict[str, Tensor]:
-    """The wanted fields as [N] tensors, zero on ignored rows; a field that is not wanted is an empty tensor."""
+    """The wanted fields as [N] tensors, zero on ignored rows; the others as empty tensors."""
     rows_L = labelled_rows(targets_N, ignore_index, head.weight.shape[0])
     folded: dict[str, list[Tensor]] = {name: [] for name in FIELDS if name in wanted}
     for rows_C, _, tile_CV in head.tiles(hidden_NH, rows_L, tile_bytes):
@@ -150,9 +150,7 @@ def _grad_block(
     and scale.
     """
     logits_RV, capped_RV = head.logits(tile_RV, temperature_R1)
-    logprobs_RV = (
-        logits_RV.sub_(saved.row_max[rows_R, None]).sub_(saved.log_sum[rows_R, None]).clamp_(min=LOWEST)
-    )
+    logprobs_RV = logits_RV.sub_(saved.row_max[rows_R, None]).sub_(saved.log_sum[rows_R, None]).clamp_(min=LOWEST)
     grad_RV = logprobs_RV.exp()
     g_R1, h_R1 = upstream.of_rows("logprob", rows_R), upstream.of_rows("lse", rows_R)
     rest_RV: Tensor = h_R1

@@ -52,9 +52,7 @@ def pairwise_reward_loss(
     if margin is not None:
         require_like("margin", margin, "chosen", chosen)
     require_number("center_coef", center_coef, at_least=0)
-    total, sums, *_ = torch.ops.rlsft.pairwise_reward_loss(
-        chosen, rejected, margin, float(center_coef), backend
-    )
+    total, sums, *_ = torch.ops.rlsft.pairwise_reward_loss(chosen, rejected, margin, float(center_coef), backend)
     count, *rest = sums.unbind()
     pairs = count.clamp(min=1)
     return total / pairs, {"count": count} | {name: x / pairs for name, x in zip(SUMS[1:], rest, strict=True)}

@@ -1,4 +1,4 @@
-"""pairwise_reward_loss in one pass with its gradients by hand, in plain PyTorch: what backend="reference" runs."""
+"""pairwise_reward_loss and its gradients by hand, in plain PyTorch: what backend="reference" runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""policy_value_loss: PPO's clipped policy and value loss, entropy bonus and KL penalty in one pass, with statistics."""
+"""policy_value_loss: PPO's clipped policy and value loss, entropy bonus and KL penalty in one pass."""
 
 from __future__ import annotations
 
@@ -129,9 +129,7 @@ def _check_tensors(
     value_part = [tokens[name] for name in ("values", "old_values", "returns")]
     if any(x is None for x in value_part) and not all(x is None for x in value_part):
         given = [name for name in ("values", "old_values", "returns") if tokens[name] is not None]
-        raise ValueError(
-            f"values, old_values and returns come together or not at all, got only {', '.join(given)}"
-        )
+        raise ValueError(f"values, old_values and returns come together or not at all, got only {', '.join(given)}")
     for name in ("values", "old_values", "returns", "entropy", "ref_logprobs"):
         x = tokens[name]
         if x is not None:
@@ -202,9 +200,7 @@ def _policy_value_loss_op(
         "logprobs": logprobs, "old_logprobs": old_logprobs, "advantages": advantages, "values": values,
         "old_values": old_values, "returns": returns, "entropy": entropy, "ref_logprobs": ref_logprobs,
     }  # fmt: skip
-    terms = LossTerms(
-        clip_low, clip_high, dual_clip, value_clip, vf_coef, entropy_coef, kl_coef, kl_estimator
-    )
+    terms = LossTerms(clip_low, clip_high, dual_clip, value_clip, vf_coef, entropy_coef, kl_coef, kl_estimator)
     return policy_value_loss_fwd(tokens, mask != 0, terms, moments, statistics_dtype(dtype))
 
 
@@ -245,9 +241,7 @@ def _backward(ctx: Any, grad_total: Tensor | None, *_unused: Any) -> tuple[Tenso
         return tuple(by_input)
     saved = ctx.saved_tensors
     gradients, inputs = [saved[k] for k in needed], [saved[3 + k] for k in needed]
-    for k, grad in zip(
-        needed, scale_saved_gradients(gradients, grad_total, inputs, "policy_value_loss"), strict=True
-    ):
+    for k, grad in zip(needed, scale_saved_gradients(gradients, grad_total, inputs, "policy_value_loss"), strict=True):
         by_input[positions[k]] = grad
     return tuple(by_input)
 

@@ -1,4 +1,4 @@
-"""What policy_value_loss means, in plain PyTorch on the unmasked tokens alone. Tests treat this file as the truth."""
+"""What policy_value_loss means, in plain PyTorch on the unmasked tokens. Tests treat this file as the truth."""
 
 from __future__ import annotations
 
@@ -77,9 +77,7 @@ def policy_value_loss_reference(
     }
     if values is not None and old_values is not None and returns is not None:
         value, old_value, target = values[mask], old_values[mask], returns[mask]
-        capped = (
-            value if value_clip is None else old_value + (value - old_value).clamp(-value_clip, value_clip)
-        )
+        capped = value if value_clip is None else old_value + (value - old_value).clamp(-value_clip, value_clip)
         error, capped_error = (value - target).square(), (capped - target).square()
         value_loss = torch.where(capped_error > error, capped_error, error) / 2
         per_token = per_token + vf_coef * value_loss

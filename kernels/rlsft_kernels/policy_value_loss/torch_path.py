@@ -1,4 +1,4 @@
-"""policy_value_loss in one pass with its gradients by hand, in plain PyTorch: what backend="reference" runs."""
+"""policy_value_loss and its gradients by hand, in plain PyTorch: what backend="reference" runs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ class LossTerms:
     kl_estimator: str
 
 
-def policy_terms(
-    logp: Tensor, old: Tensor, adv: Tensor, terms: LossTerms
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def policy_terms(logp: Tensor, old: Tensor, adv: Tensor, terms: LossTerms) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Per-token clipped policy loss, its gradient by `logp`, and per-token statistics (PPO, arXiv
     1707.06347).
 
@@ -64,10 +62,8 @@ def policy_terms(
     return loss, torch.where(flat, 0, unclipped), statistics
 
 
-def value_terms(
-    value: Tensor, old: Tensor, target: Tensor, clip: float | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Per-token `max((v - R)^2, (clip(v, old +- eps) - R)^2) / 2`, its gradient by v, and where the clip decided."""
+def value_terms(value: Tensor, old: Tensor, target: Tensor, clip: float | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Per-token `max((v - R)^2, (clip(v, old +- eps) - R)^2) / 2`, its gradient by v, where the clip won."""
     error = value - target
     if clip is None:
         return error.square() / 2, error, torch.zeros_like(error, dtype=torch.bool)

@@ -1,0 +1,63 @@
+"""Token ids of responses: a list of lists, or flat ids with offsets; both become flat int64 arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rlsft_kernels._groups import Array, Groups, contiguous_numpy, group_rows, offsets_array, require_array
+
+Tokens = Sequence[Sequence[int]] | torch.Tensor | np.ndarray
+
+
+@dataclass(frozen=True)
+class TokenGroups:
+    """Token ids of every response, one after the other, and the groups the responses form."""
+
+    ids: npt.NDArray[np.int64]  # [number of tokens]
+    offsets: npt.NDArray[np.int64]  # [responses + 1]
+    groups: Groups
+
+    def responses(self, rows: slice) -> list[list[int]]:
+        return [self.ids[self.offsets[r] : self.offsets[r + 1]].tolist() for r in range(rows.start, rows.stop)]
+
+
+def token_groups(tokens: Tokens, token_offsets: Array | None, groups: Array | None) -> TokenGroups:
+    """Checked token ids.
+
+    Raises:
+        TypeError: tokens are neither a list of lists of ints nor a one-dimensional int64 array.
+        ValueError: flat tokens without `token_offsets`, a list with them, or offsets that do not fit.
+    """
+    if isinstance(tokens, (torch.Tensor, np.ndarray)):
+        if token_offsets is None:
+            raise ValueError("token_offsets is needed to cut flat tokens into responses; or pass a list of lists")
+        require_array("tokens", tokens, ("int64",))
+        if tokens.ndim != 1:
+            raise ValueError(f"tokens must be flat [number of tokens] or a list of lists, got {tokens.ndim} axes")
+        ids = contiguous_numpy(tokens)
+        offsets = offsets_array("token_offsets", token_offsets, len(ids), "tokens")
+    else:
+        if token_offsets is not None:
+            raise ValueError("token_offsets goes with flat tokens (a tensor or an array), got a list of responses")
+        ids, offsets = _flatten(tokens)
+    return TokenGroups(ids, offsets, group_rows("tokens", (len(offsets) - 1,), groups, "a list of responses"))
+
+
+def _flatten(tokens: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    parts = []
+    for row, response in enumerate(tokens):
+        part = np.asarray(response)
+        if isinstance(response, str) or part.ndim != 1 or (part.size and part.dtype.kind not in "iu"):
+            raise TypeError(
+                f"tokens[{row}] must be a list of token ids, got {type(response).__name__} "
+                f"{str(response)[:40]!r}; encode the text first"
+            )
+        parts.append(part.astype(np.int64))
+    lengths = np.array([len(part) for part in parts], dtype=np.int64)
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
+    return (np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)), offsets

@@ -1,0 +1,34 @@
+"""Self-supervised text ranking: encoders, TextRank + ISODATA, noise, pairs, explanations."""
+
+from rlsft.ranking.agreement import AgreementReport, agreement_with_second_reply
+from rlsft.ranking.encoders import (
+    CachedEncoder,
+    Encoder,
+    FunctionEncoder,
+    TransformerEncoder,
+    load_encoder,
+)
+from rlsft.ranking.explain import Explanation
+from rlsft.ranking.noise import NOISE_KINDS, add_noise
+from rlsft.ranking.pipeline import rank_responses
+from rlsft.ranking.rank_file import rank_file, read_candidates
+from rlsft.ranking.render import render
+from rlsft.ranking.results import RankedResponses
+
+__all__ = [
+    "NOISE_KINDS",
+    "AgreementReport",
+    "CachedEncoder",
+    "Encoder",
+    "Explanation",
+    "FunctionEncoder",
+    "RankedResponses",
+    "TransformerEncoder",
+    "add_noise",
+    "agreement_with_second_reply",
+    "load_encoder",
+    "rank_file",
+    "rank_responses",
+    "read_candidates",
+    "render",
+]

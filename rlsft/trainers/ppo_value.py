@@ -1,0 +1,194 @@
+"""The value model of PPO, and policy and value as the one module that a trainer wraps and optimises."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModel
+
+from rlsft.artifacts import atomic_path, write_json
+from rlsft.errors import ModelError
+from rlsft.models import completion_logprobs, hidden_states, is_lora, position_ids_of, trunk_of
+
+HEAD_FILE = "value_head.safetensors"
+CONFIG_FILE = "value_config.json"
+
+
+class ValueModel(nn.Module):
+    """Expected return of the state before each token: a float32 linear head on hidden states.
+
+    The head starts at zero, so that the first advantages are the rewards themselves.
+
+    Args:
+        hidden_size: width of the hidden states.
+        trunk: a transformer of its own (no head), or None to read the policy's hidden states.
+    """
+
+    def __init__(self, hidden_size: int, trunk: nn.Module | None = None):
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Linear(hidden_size, 1, dtype=torch.float32)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it reads the policy's hidden states."""
+        return self.trunk is None
+
+    def forward(
+        self,
+        input_ids: Tensor,  # [B, T] int64
+        attention_mask: Tensor,  # [B, T]
+        policy_hidden: Tensor,  # [B, T, H]
+    ) -> Tensor:
+        """Values `[B, T]` float32; position `t` is the value before `input_ids[:, t]` was chosen, position 0 is 0."""
+        hidden = policy_hidden if self.trunk is None else self._own_hidden(input_ids, attention_mask)
+        with torch.autocast(hidden.device.type, enabled=False):  # a bfloat16 head could not tell returns apart
+            values = self.head(hidden[:, :-1].float())[..., 0]
+        return nn.functional.pad(values, (1, 0))
+
+    def _own_hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        assert self.trunk is not None
+        inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask.long(), "use_cache": False}
+        if "position_ids" in inspect.signature(self.trunk.forward).parameters:
+            inputs["position_ids"] = position_ids_of(attention_mask)
+        return self.trunk(**inputs)[0]
+
+    @classmethod
+    def shared_with(cls, policy: nn.Module) -> ValueModel:
+        """A head on the hidden states of `policy`."""
+        return cls(hidden_size_of(policy)).to(next(policy.parameters()).device)
+
+    @classmethod
+    def separate_from(cls, model: nn.Module) -> ValueModel:
+        """A model of its own that starts as a copy of the trunk of `model`.
+
+        A sequence-classification model with one output gives its head too.
+
+        Raises:
+            ModelError: `model` carries an adapter, which the copy would not know how to save.
+        """
+        if is_lora(model):
+            raise ModelError(
+                "a separate value model cannot be copied from a policy with an adapter; pass value_model=... (a plain "
+                "model), or use value_model='shared' in PPOConfig"
+            )
+        trunk = copy.deepcopy(trunk_of(model) if model.get_output_embeddings() is not None else model.base_model)  # type: ignore[operator]
+        trunk.requires_grad_(True)
+        value = cls(hidden_size_of(model), trunk).to(next(trunk.parameters()).device)
+        score = getattr(model, "score", None)
+        if isinstance(score, nn.Linear) and score.out_features == 1:
+            value.head.weight.data.copy_(score.weight.data)
+        return value
+
+    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
+        """Write the head, and the trunk if it has its own, to a folder for `from_pretrained`."""
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.trunk is not None:
+            self.trunk.save_pretrained(folder)  # type: ignore[operator]
+        with atomic_path(folder / HEAD_FILE) as partial:
+            save_file({k: v.detach().contiguous().cpu() for k, v in self.head.state_dict().items()}, partial)
+        write_json(folder / CONFIG_FILE, {"shared": self.is_shared, "hidden_size": self.head.in_features})
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str]) -> ValueModel:
+        """The value model of a folder written by `save_pretrained`.
+
+        Raises:
+            ModelError: the folder holds no value model.
+        """
+        import json
+
+        folder = Path(path)
+        if not (folder / CONFIG_FILE).is_file():
+            raise ModelError(f"{folder} holds no value model ({CONFIG_FILE} is missing); PPO writes one to value_model/")
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        trunk = None if config["shared"] else AutoModel.from_pretrained(folder, dtype="auto")
+        value = cls(config["hidden_size"], trunk)
+        value.head.load_state_dict(load_file(folder / HEAD_FILE))
+        return value
+
+
+def hidden_size_of(model: nn.Module) -> int:
+    """Width of the hidden states of a transformers model."""
+    config: Any = model.config
+    return (config.get_text_config() if hasattr(config, "get_text_config") else config).hidden_size
+
+
+class PolicyOutputs(NamedTuple):
+    """What one forward pass says about the action tokens; zero outside the mask."""
+
+    logprobs: Tensor  # [B, Tc] float32
+    entropy: Tensor  # [B, Tc] float32
+    values: Tensor | None  # [B, Tc] float32
+
+
+class ActorCritic(nn.Module):
+    """Policy and value model behind one `forward`, so that data parallelism sees every gradient.
+
+    Args:
+        policy: a causal LM, plain or with an adapter.
+        value: None where advantages need no value model.
+    """
+
+    def __init__(self, policy: nn.Module, value: ValueModel | None):
+        super().__init__()
+        self.policy = policy
+        self.value = value
+
+    def forward(
+        self,
+        input_ids: Tensor,  # [B, Tp + Tc] int64
+        attention_mask: Tensor,  # [B, Tp + Tc] bool
+        sequence_mask: Tensor,  # [B, Tp + Tc] bool: the action tokens
+        prompt_width: int,  # Tp
+        temperature: float,
+    ) -> PolicyOutputs:
+        """Log-probability, entropy and value of every action token; one pass of a shared trunk."""
+        hidden = hidden_states(self.policy, input_ids, attention_mask)
+        scored = completion_logprobs(
+            self.policy,
+            input_ids,
+            attention_mask,
+            sequence_mask,
+            temperature=temperature,
+            outputs=("logprob", "entropy"),
+            hidden=hidden,
+        )
+        values = None
+        if self.value is not None:
+            values = self.value(input_ids, attention_mask, hidden)[:, prompt_width:]
+            values = torch.where(sequence_mask[:, prompt_width:], values, 0.0)
+        return PolicyOutputs(scored.logprob[:, prompt_width:], scored.entropy[:, prompt_width:], values)  # type: ignore[index]
+
+    @property
+    def config(self) -> Any:
+        """The policy's config: what transformers asks its models for."""
+        return self.policy.config
+
+    @property
+    def generation_config(self) -> Any:
+        """The policy's generation config."""
+        return getattr(self.policy, "generation_config", None)
+
+    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
+        """Recompute activations of the policy and of a separate value model in the backward pass."""
+        trunks = [self.policy, self.value.trunk if self.value is not None else None]
+        for module in (trunk for trunk in trunks if trunk is not None):
+            if hasattr(module, "activation_checkpointing_enable"):
+                module.activation_checkpointing_enable(**kwargs)
+            else:  # transformers before 5.23
+                module.gradient_checkpointing_enable(kwargs.get("activation_checkpointing_kwargs"))  # type: ignore[operator]
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """The older name of `activation_checkpointing_enable`."""
+        self.activation_checkpointing_enable(activation_checkpointing_kwargs=gradient_checkpointing_kwargs)

@@ -1,0 +1,214 @@
+"""The command line as a user meets it: help, typos, bad files, and real work on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rlsft.artifacts import read_jsonl, write_jsonl
+from rlsft.cli.main import COMMANDS, main
+from tests.support.models import tiny_model, tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model("llama").save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = [{"question": f"What is {i}?", "answer": f"It is {i} and {i + 1}."} for i in range(40)]
+    return write_jsonl(tmp_path_factory.mktemp("data") / "rows.jsonl", rows)
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert all(f"  {name}" in out for name in COMMANDS)
+    assert main(["--version"]) == 0
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status = 0
+    try:
+        status = main([command, "--help"])
+    except SystemExit as end:  # argparse ends that way after printing
+        status = end.code  # type: ignore[assignment]
+    assert status == 0
+    assert len(capsys.readouterr().out) > 50
+
+
+def test_a_typo_in_the_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rnak"]) == 2
+    assert "unknown command 'rnak'; did you mean 'rank'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["sft", "--output_dir", "{tmp}/o"], "--model is required"),
+        (["sft", "--output_dir", "{tmp}/o", "--model", "/nowhere"], "model '/nowhere': no such folder"),
+        (["str", "--output_dir", "{tmp}/o", "--model", "{model}"], "--train_data is required"),
+        (["str", "--output_dir", "{tmp}/o", "--model", "{model}", "--train_data", "{tmp}/none.jsonl"], "none.jsonl"),
+        (["sft", "--output_dir", "{tmp}/o", "--model", "{model}", "--train_data", "{data}"], "prompt=question"),
+        (["rank", "{tmp}/none.jsonl"], "none.jsonl"),
+        (["rank"], "FILE"),
+        (["generate", "--model", "{model}", "--prompt", "a", "--data", "b"], "--prompt or --data, not both"),
+        (["export", "--model", "/nowhere", "--output", "{tmp}/x"], "/nowhere: no such folder"),
+        (["report", "/nowhere"], "/nowhere: no such run directory"),
+        (["plot", "/nowhere"], "/nowhere: no such run directory"),
+        (["demo", "--size", "huge"], "--size must be one of ['small', 'full'], got 'huge'"),
+        (["doctor", "--fast"], "takes no options"),
+        (["ppo", "--output_dir", "{tmp}/o", "--model", "{model}"], "--reward_model is required"),
+    ],
+)
+def test_bad_input_ends_with_one_message_and_status_2(
+    argv: list[str], message: str, model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([text.format(tmp=tmp_path, model=model, data=data) for text in argv]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "o" / "sft").exists()
+
+
+def test_doctor_says_what_runs_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "native" in out
+    assert "extra train" in out
+
+
+def test_sft_then_generate_then_export(
+    model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "sft"
+    argv = ["sft", "--model", model, "--train_data", str(data), "--column_map", "prompt=question,completion=answer"]
+    argv += ["--output_dir", str(out), "--max_steps", "3", "--per_device_train_batch_size", "4", "--logging_steps", "1"]
+    assert main(argv) == 0
+    assert any("loss" in row for row in read_jsonl(out / "metrics.jsonl"))
+    answers = tmp_path / "answers.jsonl"
+    argv = ["generate", "--model", str(out), "--prompt", "What is 3?", "--num_samples", "2", "--output", str(answers)]
+    assert main([*argv, "--max_completion_length", "5"]) == 0
+    assert len(read_jsonl(answers)[0]["completions"]) == 2
+    assert main(["export", "--model", str(out), "--output", str(tmp_path / "plain"), "--dtype", "float32"]) == 0
+    assert (tmp_path / "plain" / "model.safetensors").exists()
+    assert main(["export", "--model", str(out), "--output", str(tmp_path / "plain")]) == 2
+    assert "exists and is not empty" in capsys.readouterr().err
+
+
+def test_an_adapter_is_exported_merged(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from rlsft.models import add_lora, load_causal_lm
+
+    lora = add_lora(load_causal_lm(model), {"r": 2, "target_modules": "all-linear"})
+    for name, parameter in lora.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    lora.save_pretrained(tmp_path / "adapter")
+    tiny_tokenizer().save_pretrained(tmp_path / "adapter")
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": model}))
+    command = ["export", "--model", str(tmp_path / "adapter"), "--output", str(tmp_path / "plain")]
+    assert main(command) == 2
+    assert "add --merge" in capsys.readouterr().err
+    assert main([*command, "--merge"]) == 0
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        torch.testing.assert_close(plain(ids).logits, lora.eval()(input_ids=ids).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_dry_run_trains_nothing(model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["sft", "--model", model, "--train_data", str(data), "--column_map", "prompt=question,completion=answer"]
+    assert main([*argv, "--output_dir", str(tmp_path / "o"), "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    assert "It is 0 and 1." in out
+    assert "estimate" in out
+    assert not (tmp_path / "o" / "metrics.jsonl").exists()
+
+
+def test_rank_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "answers.jsonl"
+    answers = ["we went to the park", "we went to the park today", "buy gold now", "the park was nice, we went there"]
+    write_jsonl(file, [{"prompt": "Where were you?", "responses": answers, "demonstration": "we went to the park"}])
+    assert main(["rank", str(file), "--output_dir", str(tmp_path / "out"), "--cluster", "str"]) == 0
+    out = capsys.readouterr().out
+    assert "Where were you?" in out
+    rows = read_jsonl(tmp_path / "out" / "ranked.jsonl")
+    assert {"prompt", "completion", "rank", "score", "cluster", "representative"} <= set(rows[0])
+    assert next(row for row in rows if row["completion"] == "buy gold now")["rank"] == 4
+
+
+def test_eval_compares_two_folders(model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["eval", "--before", model, "--after", model, "--data", str(data), "--num_prompts", "6"]
+    argv += ["--column_map", "prompt=question,completion=answer", "--max_completion_length", "5"]
+    assert main([*argv, "--output_dir", str(tmp_path / "eval")]) == 0
+    table = json.loads((tmp_path / "eval" / "table.json").read_text())
+    lengths = next(row for row in table["rows"] if row["key"] == "length")
+    assert lengths["difference"]["mean"] == 0
+    assert (tmp_path / "eval" / "table.md").read_text().count("|") > 20
+
+
+NO_NETWORK = """
+import socket, sys
+def refuse(*args, **kwargs):
+    raise AssertionError(f"the network was used: {args!r}")
+socket.socket.connect = refuse
+socket.getaddrinfo = refuse
+from rlsft.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def str_command(model: str, data: Path, out: Path) -> list[str]:
+    return [
+        "str", "--model", model, "--train_data", str(data), "--column_map", "prompt=question,completion=answer",
+        "--output_dir", str(out), "--use_peft", "--lora_r", "2", "--max_length", "96", "--max_completion_length", "5",
+        "--per_device_train_batch_size", "4", "--sample_prompts", "4", "--samples_per_prompt", "4", "--cluster", "str",
+        "--ppo_episodes", "8", "--ppo_batch_size", "8", "--ppo_epochs", "1", "--eval_prompts", "3",
+    ]  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"} | {"OMP_NUM_THREADS": "1"}
+
+
+def test_the_whole_chain_runs_without_a_network(model: str, data: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", NO_NETWORK, *str_command(model, data, tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "SFT and STR on 3 held-out prompts" in done.stdout
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(model: str, data: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rlsft.cli.main", *str_command(model, data, tmp_path / "run")]
+    slow = [*command, "--sft_num_train_epochs", "400"]
+    process = subprocess.Popen(slow, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.stat().st_size > 0) and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()[-2000:] if process.stderr else ""
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err[-2000:]
+    assert "Traceback" not in err
+    assert list((tmp_path / "run" / "sft").glob("checkpoint-*"))
+    second = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False, timeout=60)
+    assert second.returncode == 2
+    assert "sft_num_train_epochs was 400.0, now 1.0" in second.stderr
