@@ -91,13 +91,10 @@ def snippet(text: str, columns: int, *, lines: int = 1) -> str:
     clean = " ".join("".join(" " if unicodedata.category(c)[0] == "C" else c for c in text).split())
     rows: list[str] = []
     while clean and len(rows) < lines:
-        cut = _fitting(clean, columns)
-        if cut < len(clean) and len(rows) == lines - 1:
-            rows.append(clean[: _fitting(clean, columns - 1)].rstrip() + "…")
-            break
-        if cut < len(clean) and (space := clean.rfind(" ", 1, cut + 1)) > cut // 2:
-            cut = space
-        rows.append(clean[:cut].rstrip())
+        is_cut = _fitting(clean, columns) < len(clean)
+        is_last = len(rows) == lines - 1
+        cut = _whole_words(clean, columns - 1 if is_cut and is_last else columns)
+        rows.append(clean[:cut].rstrip() + ("…" if is_cut and is_last else ""))
         clean = clean[cut:].lstrip()
     return "\n".join(rows)
 
@@ -109,6 +106,14 @@ def figure_with_axes(width: float, height: float, rows: int = 1, columns: int = 
     figure = Figure(figsize=(width, height))
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, list(axes.flat)
+
+
+def _whole_words(text: str, columns: int) -> int:
+    """How many characters fit, less a last word that is cut unless it fills half the line."""
+    cut = _fitting(text, columns)
+    if cut < len(text) and (space := text.rfind(" ", 1, cut + 1)) > cut // 2:
+        return space
+    return cut
 
 
 def _fitting(text: str, columns: int) -> int:

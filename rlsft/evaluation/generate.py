@@ -178,6 +178,7 @@ def _logprob_sums(model: nn.Module, batch: RolloutBatch) -> Tensor:
 
     with torch.no_grad():
         output = completion_logprobs(model, batch.input_ids, batch.attention_mask, batch.sequence_mask)
+    assert output.logprob is not None  # it was asked for by default
     return output.logprob.double().sum(dim=1).cpu()
 
 

@@ -262,18 +262,26 @@ def _ranking(rows: Sequence[Mapping[str, Any]]) -> Figure:
     bars = ax.barh(positions, scores, color=[_cluster_colour(row) for row in ordered], height=0.62)
     for bar, row in zip(bars, ordered, strict=True):
         mark = "  ★ representative" if row.get("representative") else ""
-        text = f" {bar.get_width():.4f}{mark}"
-        ax.text(max(bar.get_width(), 0), bar.get_y() + bar.get_height() / 2, text, va="center", fontsize=8)
+        end = (max(bar.get_width(), 0), bar.get_y() + bar.get_height() / 2)
+        text = f"{bar.get_width():.4f}{mark}"
+        ax.annotate(text, end, (4, 0), textcoords="offset points", va="center", fontsize=8)
     labels = [snippet(row["completion"], 58, lines=2) or "(empty answer)" for row in ordered]
     ax.set_yticks(positions, labels, parse_math=False)
     ax.invert_yaxis()
     ax.set_xlim(0, 1.32 * max([*scores, 1e-12]))
     ax.grid(visible=False, axis="y")
     ax.set_xlabel("TextRank score (share of the group's total)")
-    prompt = snippet(str(ordered[0].get("prompt") or "").rsplit("\n", 1)[-1], 90)
+    prompt = snippet(last_turn(ordered[0].get("prompt")), 90)
     ax.set_title(f"Ranked answers to: {prompt}" if prompt else "Ranked answers", parse_math=False, x=0.0)
     _cluster_legend(figure, ordered)
     return figure
+
+
+def last_turn(prompt: Any) -> str:
+    """What was said last in a prompt: the last line of a text, the last message of a chat list."""
+    if isinstance(prompt, list) and prompt and isinstance(prompt[-1], Mapping):
+        return str(prompt[-1].get("content") or "")
+    return str(prompt or "").strip().rsplit("\n", 1)[-1]
 
 
 def _cluster_colour(row: Mapping[str, Any]) -> str:

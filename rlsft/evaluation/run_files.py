@@ -61,9 +61,31 @@ class RunFiles:
         file = self.path / "evaluation" / "generations.jsonl"
         return read_generations(file) if file.is_file() else []
 
-    def num_pairs(self) -> int | None:
-        """Lines of ranked/pairs.jsonl, None without the file."""
-        return self._count("ranked/pairs.jsonl")
+    def stage_tokens(self) -> dict[str, int]:
+        """Tokens of each stage: `num_tokens` in its done.json, `stage_tokens` of run.json where it has none."""
+        found = dict(self.facts().get("stage_tokens") or {})
+        for file in sorted(self.path.glob("*/done.json")):
+            count = self._object(f"{file.parent.name}/done.json").get("num_tokens")
+            if isinstance(count, int):
+                found[file.parent.name] = count
+        return found
+
+    def num_pairs(self) -> tuple[int | None, int]:
+        """Lines of ranked/pairs.jsonl (None without the file), and how many of them hold added noise."""
+        if not (self.path / "ranked" / "pairs.jsonl").is_file():
+            return None, 0
+        has_noise = [bool(row.get("noise")) for row in self._lines("ranked/pairs.jsonl")]
+        return len(has_noise), sum(has_noise)
+
+    def explanations(self, example: list[dict[str, Any]]) -> list[str]:
+        """The texts of ranked/explanations.jsonl that explain the rows of `ranked_example`."""
+        wanted = {(row.get("prompt_index"), row.get("response_index")): row.get("rank") for row in example}
+        found = [
+            (wanted[key], str(row["text"]))
+            for row in self._lines("ranked/explanations.jsonl")
+            if (key := (row.get("prompt_index"), row.get("response_index"))) in wanted and row.get("text")
+        ]
+        return [text for _, text in sorted(found, key=lambda item: (item[0] is None, item[0]))]
 
     def num_ranked(self) -> int | None:
         """Lines of ranked/ranked.jsonl, None without the file."""

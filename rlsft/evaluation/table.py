@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def compare(
         rows=rows,
         sentence=overall_sentence(rows, paired, min_prompts),
         warnings=tuple(warnings_of(rows, kpi_reward)),
-        notes=tuple(_notes(candidates, level)),
+        notes=tuple(_notes(candidates, paired, level)),
         corpus=_corpus_scores(paired, language),
         kpi_reward=kpi_reward,
         versions=_versions(),
@@ -118,13 +119,15 @@ def _distinct_row(n: int, paired: PairedAnswers, language: str, level: float, mi
         for rows in (paired.before, paired.after)
     )
     metric = Metric(f"distinct_{n}", f"distinct-{n}", "", "higher", lambda row: None, digits=3)
-    return _row(
-        metric,
-        jackknife_interval(before, without_before, level=level),
-        jackknife_interval(after, without_after, level=level),
-        jackknife_interval(after - before, without_after - without_before, level=level),
-        minimum,
+    of_before, of_after, difference = (
+        replace(jackknife_interval(value, left_out, level=level), n=len(paired.prompts))
+        for value, left_out in (
+            (before, without_before),
+            (after, without_after),
+            (after - before, without_after - without_before),
+        )
     )
+    return _row(metric, of_before, of_after, difference, minimum)
 
 
 def _row(metric: Metric, before: Interval, after: Interval, difference: Interval, minimum: int) -> MetricRow:
@@ -176,13 +179,16 @@ def _meteor(language: str, wordnet: str | Path | bool | None) -> Meteor:
     return Meteor(language, wordnet=wordnet)
 
 
-def _notes(candidates: Sequence[MetricRow], level: float) -> list[str]:
+def _notes(candidates: Sequence[MetricRow], paired: PairedAnswers, level: float) -> list[str]:
     missing = [row.label for row in candidates if not (row.before.n or row.after.n)]
     compared = sum(row.difference.n > 0 for row in candidates)
     notes = [
         f"Intervals are {level:.0%} each, not jointly: with {compared} metrics, about "
         f"{compared * (1 - level):.1f} would look changed by chance alone."
     ]
+    num_groups = len(set(paired.groups))
+    if num_groups < len(paired.prompts):
+        notes.append(f"The {len(paired.prompts)} prompts come from {num_groups} groups, which are resampled whole.")
     return notes + ([f"Not measured: {', '.join(missing)}."] if missing else [])
 
 

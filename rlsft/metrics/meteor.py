@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -69,29 +70,29 @@ class _NoStems:
 
 
 def _find_reader(wordnet: str | Path | bool | None) -> Any | None:
-    if wordnet is False or wordnet is True:
-        return _reader_on_nltk_path() if wordnet else None
-    return _reader_on_nltk_path() if wordnet is None else _reader_in(Path(wordnet).resolve())
+    if wordnet is False:
+        return None
+    if wordnet is None or wordnet is True:
+        return _reader_on_nltk_path()
+    folder = Path(wordnet).resolve()
+    if not (folder / "corpora" / "wordnet").is_dir() and (folder / "corpora" / "wordnet.zip").is_file():
+        _allow(folder)
+        return _reader_on_nltk_path()
+    return _reader_in(folder)
 
 
-@lru_cache(maxsize=1)
 def _reader_on_nltk_path() -> Any | None:
-    import nltk.data
     from nltk.corpus import wordnet
 
     try:
-        nltk.data.find("corpora/wordnet")
         wordnet.ensure_loaded()
-    except LookupError:  # absent, or a set without the files that nltk needs
-        return None
-    except OSError:
+    except (LookupError, OSError):  # absent, or a set without the files that nltk needs
         return None
     return wordnet
 
 
 @lru_cache(maxsize=4)
 def _reader_in(folder: Path) -> Any:
-    import nltk.data
     from nltk.corpus.reader import WordNetCorpusReader
 
     root = folder / "corpora" / "wordnet" if (folder / "corpora" / "wordnet").is_dir() else folder
@@ -101,15 +102,15 @@ def _reader_in(folder: Path) -> Any:
             f"wordnet={folder} is no WordNet database for nltk: {', '.join(missing)} not found in {root}. "
             "Leave wordnet out to score exact+stem matches only."
         )
-    # nltk opens corpus files only below the folders of its data path.
-    if str(folder) not in nltk.data.path:
-        nltk.data.path.append(str(folder))
-    return _quiet_reader(WordNetCorpusReader, root)
-
-
-def _quiet_reader(reader_class: Any, root: Path) -> Any:
-    import warnings
-
+    _allow(folder)
     with warnings.catch_warnings():  # "multilingual functions are not available": none is used
         warnings.filterwarnings("ignore", message="The multilingual functions")
-        return reader_class(str(root), None)
+        return WordNetCorpusReader(str(root), None)
+
+
+def _allow(folder: Path) -> None:
+    """nltk opens corpus files only below the folders of its data path."""
+    import nltk.data
+
+    if str(folder) not in nltk.data.path:
+        nltk.data.path.append(str(folder))

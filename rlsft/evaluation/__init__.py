@@ -1,0 +1,30 @@
+"""Answers to numbers to pages: generations, comparisons with intervals, KPIs, plots, the report, the model card."""
+
+from rlsft.evaluation.comparison import Comparison, MetricRow
+from rlsft.evaluation.generate import SampledAnswers, sample_answers, sequence_kl
+from rlsft.evaluation.kpi import Kpi, load_kpi, score_kpi
+from rlsft.evaluation.model_card import write_model_card
+from rlsft.evaluation.plots import plot_comparison, plot_ranking, plot_run
+from rlsft.evaluation.records import Generation, read_generations, write_generations
+from rlsft.evaluation.report import build_report
+from rlsft.evaluation.table import compare
+
+__all__ = [
+    "Comparison",
+    "Generation",
+    "Kpi",
+    "MetricRow",
+    "SampledAnswers",
+    "build_report",
+    "compare",
+    "load_kpi",
+    "plot_comparison",
+    "plot_ranking",
+    "plot_run",
+    "read_generations",
+    "sample_answers",
+    "score_kpi",
+    "sequence_kl",
+    "write_generations",
+    "write_model_card",
+]
