@@ -1,6 +1,6 @@
 """Types of the native core. A test compares the names here with those of the built module."""
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,16 @@ _Int64: TypeAlias = npt.NDArray[np.int64]
 
 def build_info() -> dict[str, str]: ...
 def cpu_isa() -> str: ...
+def isodata(
+    points: _Floats,  # [N, d]
+    offsets: _Int64,  # [G + 1]
+    start: _Float64 | None,  # [sum of starting centres, d]
+    start_offsets: _Int64 | None,  # [G + 1]
+    scores: _Float64 | None,  # [N]
+    options: dict[str, Any],  # every field of IsodataOptions
+    threads: int,
+    labels: npt.NDArray[np.int32],  # [N], out
+) -> dict[str, Any]: ...  # centers, center_offsets, medoids, steps, step_offsets, stops
 def similarity_groups(
     rows: _Floats,  # [M, d]
     offsets: _Int64,  # [G + 1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rlsft_kernels.isodata.op import isodata
+from rlsft_kernels.isodata.result import IsodataHistory, IsodataResult
 from rlsft_kernels.kl_shaped_gae.op import GaeOutput, kl_shaped_gae
 from rlsft_kernels.linear_cross_entropy.op import linear_cross_entropy
 from rlsft_kernels.linear_logprob.op import linear_logprob
@@ -15,8 +17,11 @@ from rlsft_kernels.textrank.result import ConvergenceError, TextRankResult
 __all__ = [
     "ConvergenceError",
     "GaeOutput",
+    "IsodataHistory",
+    "IsodataResult",
     "LogprobOutput",
     "TextRankResult",
+    "isodata",
     "kl_shaped_gae",
     "linear_cross_entropy",
     "linear_logprob",

@@ -141,7 +141,7 @@ def triton_status() -> tuple[bool, str]:
 
 
 def dtype_name(dtype: torch.dtype | np.dtype[Any] | str) -> str:
-    """"float32" for torch.float32, np.dtype("float32") and "float32" alike."""
+    """ "float32" for torch.float32, np.dtype("float32") and "float32" alike."""
     return str(dtype).removeprefix("torch.")
 
 

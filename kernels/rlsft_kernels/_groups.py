@@ -124,11 +124,13 @@ def like(values: Array, pattern: Array, dtype: str) -> Array:
 
 def require_finite_rows(name: str, flat: Array, groups: Groups) -> None:
     """ValueError that names the first row of flat [M, d] with NaN or inf."""
-    finite = np.isfinite(flat) if isinstance(flat, np.ndarray) else torch.isfinite(flat)
-    bad_rows = ~finite.all(-1) if isinstance(finite, torch.Tensor) else ~finite.all(axis=-1)
-    if not bool(bad_rows.any()):
+    if isinstance(flat, torch.Tensor):
+        finite = contiguous_numpy(torch.isfinite(flat).all(dim=-1))
+    else:
+        finite = np.asarray(np.isfinite(flat).all(axis=-1))
+    if finite.all():
         return
-    row = int(np.flatnonzero(contiguous_numpy(bad_rows))[0])
+    row = int(np.flatnonzero(~finite)[0])
     values = contiguous_numpy(flat[row])
     value = values[~np.isfinite(values)][0]
     index, words = groups.place(row)

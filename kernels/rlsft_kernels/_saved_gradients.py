@@ -21,7 +21,7 @@ def scale_saved_gradients(gradients: list[Tensor], scale: Tensor, inputs: list[T
 
 @scale_saved_gradients.register_fake
 def _(gradients: list[Tensor], scale: Tensor, inputs: list[Tensor], op: str) -> list[Tensor]:
-    return [torch.empty_like(g, dtype=x.dtype) for g, x in zip(gradients, inputs, strict=True)]
+    return [g.new_empty(g.shape, dtype=x.dtype) for g, x in zip(gradients, inputs, strict=True)]
 
 
 def _remember_name(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

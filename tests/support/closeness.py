@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 SLACK = 2.0
+# A half-precision tile rounds numbers that lie close together (p - 1 of many unsure rows) all the same way, by up to
+# half a step. The cap keeps a gradient that is 0.2 % too long visible in bfloat16, whose half step is 0.4 %.
+SAME_WAY_CAP = 5e-4
 TRUTH_ERROR = 4 * torch.finfo(torch.float64).eps  # what the truth itself is uncertain by
 
 
@@ -63,7 +66,7 @@ def _hold_scale(actual: Tensor, eager: Tensor, truth: Tensor, eps: float, slack:
     # large elements carry the estimate, so they alone count as samples
     effective = length**2 / float(truth.pow(4).sum())
     scatter = max(math.sqrt(float((eager - truth).square().sum()) / length), eps / 4)
-    allowed = slack * abs(eager_scale - 1) + 4 * scatter / math.sqrt(effective) + TRUTH_ERROR
+    allowed = slack * abs(eager_scale - 1) + 4 * scatter / math.sqrt(effective) + _same_way(eps)
     assert abs(scale - 1) <= allowed, (
         f"{name}: scaled by {scale:.6f}, off by more than {allowed:.1e}; eager is scaled by {eager_scale:.6f}"
     )
@@ -75,6 +78,11 @@ def _hold_mean(actual: Tensor, eager: Tensor, truth: Tensor, eps: float, slack: 
     typical = math.sqrt(float(truth.square().mean()))
     scatter = max(math.sqrt(float((eager - truth).square().mean())), eps / 4 * typical)
     allowed = slack * abs(eager_bias) + 4 * scatter / math.sqrt(len(truth)) + TRUTH_ERROR * typical
+    allowed += _same_way(eps) * abs(float(truth.mean()))
     assert abs(bias) <= allowed, (
         f"{name}: mean error {bias:.3e}, more than {allowed:.1e}; eager's mean error is {eager_bias:.3e}"
     )
+
+
+def _same_way(eps: float) -> float:
+    return min(eps / 2, SAME_WAY_CAP) + TRUTH_ERROR

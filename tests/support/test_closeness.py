@@ -66,13 +66,13 @@ def test_systematic_error_fails_in_half_precision(planted: str, dtype: torch.dty
     for seed in range(20):
         torch.manual_seed(seed)
         truth, eager = sample(1000, dtype)
-        with pytest.raises(AssertionError, match="result: (scaled|mean|largest)"):
+        with pytest.raises(AssertionError, match=r"result: (scaled|mean|largest)"):
             assert_as_accurate_as_eager(PLANTED[planted](truth).to(dtype), eager, truth)
 
 
 def test_error_in_zeros_fails() -> None:
     zeros = torch.zeros(5)
-    with pytest.raises(AssertionError, match="largest error 1.000e-30 at flat index 2"):
+    with pytest.raises(AssertionError, match=r"largest error 1\.000e-30 at flat index 2"):
         assert_as_accurate_as_eager(torch.tensor([0, 0, 1e-30, 0, 0]), zeros, zeros.double())
 
 
@@ -84,7 +84,7 @@ def test_nothing_to_compare_fails() -> None:
 
 def test_dtype_and_truth_are_checked() -> None:
     ones = torch.ones(3)
-    with pytest.raises(AssertionError, match="actual is torch.float32, eager torch.bfloat16"):
+    with pytest.raises(AssertionError, match=r"actual is torch\.float32, eager torch\.bfloat16"):
         assert_as_accurate_as_eager(ones, ones.bfloat16(), ones.double())
     with pytest.raises(AssertionError, match="truth must be float64"):
         assert_as_accurate_as_eager(ones, ones, ones)

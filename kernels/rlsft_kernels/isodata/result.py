@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rlsft_kernels._groups import Array
 
 STOP_REASONS = ("stable", "cycle", "max_iter")
 
@@ -34,10 +36,10 @@ class IsodataHistory:
 class IsodataResult(NamedTuple):
     """Clusters of one set or of a batch of groups. Arrays are of the kind (NumPy or torch) that `points` was."""
 
-    labels: Any  # int32, points.shape[:-1]: cluster within the group, 0..k-1, all used; -1 = noise
-    centers: Any  # [sum k, d], dtype of points: group by group, see center_offsets
-    medoids: Any  # [sum k] int64: the member nearest each centre, as a row of points.reshape(-1, d)
-    n_iter: Any  # passes: an int for one set, int64 [groups] for a batch
+    labels: Array  # int32, points.shape[:-1]: cluster within the group, 0..k-1, all used; -1 = noise
+    centers: Array  # [sum k, d], dtype of points: group by group, see center_offsets
+    medoids: Array  # [sum k] int64: the member nearest each centre, as a row of points.reshape(-1, d)
+    n_iter: Array  # passes of each group, int64 [groups]; 0-d for one set
     history: IsodataHistory
 
     @property
@@ -46,27 +48,27 @@ class IsodataResult(NamedTuple):
         return self.history.center_offsets
 
     @property
-    def n_clusters(self) -> Any:
+    def n_clusters(self) -> int | NDArray[np.int64]:
         """Clusters found: an int for one set, int64 [groups] for a batch."""
         return self._per_group(np.diff(self.history.center_offsets))
 
     @property
-    def n_splits(self) -> Any:
+    def n_splits(self) -> int | NDArray[np.int64]:
         return self._per_group(self.history.totals()[:, 0])
 
     @property
-    def n_merges(self) -> Any:
+    def n_merges(self) -> int | NDArray[np.int64]:
         return self._per_group(self.history.totals()[:, 1])
 
     @property
-    def n_discarded(self) -> Any:
+    def n_discarded(self) -> int | NDArray[np.int64]:
         """Clusters dropped for having fewer than min_samples members (or, for "str", none)."""
         return self._per_group(self.history.totals()[:, 2])
 
     @property
     def stop_reason(self) -> str | tuple[str, ...]:
-        """"stable", "cycle" (a state came back) or "max_iter"; one for each group of a batch."""
-        return self.history.stop_reasons[0] if isinstance(self.n_iter, int) else self.history.stop_reasons
+        """ "stable", "cycle" (a state came back) or "max_iter"; one for each group of a batch."""
+        return self.history.stop_reasons[0] if self.n_iter.ndim == 0 else self.history.stop_reasons
 
-    def _per_group(self, values: NDArray[np.int64]) -> Any:
-        return int(values[0]) if isinstance(self.n_iter, int) else values
+    def _per_group(self, values: NDArray[np.int64]) -> int | NDArray[np.int64]:
+        return int(values[0]) if self.n_iter.ndim == 0 else values

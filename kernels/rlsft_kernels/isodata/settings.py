@@ -13,6 +13,7 @@ Dispersion = Literal["distance", "squared"]
 SplitCriterion = Literal["rms", "max"]
 VarianceKind = Literal["trace", "max_component_variance", "max_component_std"]
 
+VARIANCE_KINDS = ("trace", "max_component_variance", "max_component_std")
 AUTO_STD_FACTOR = 0.6
 AUTO_DISTANCE_FACTOR = 0.75
 DEFAULT_CLUSTERS_OF_ONE_SET = 8
@@ -79,22 +80,22 @@ class IsodataSettings:
 
 def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"isodata: {name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
 def _integer(name: str, value: object, minimum: int) -> None:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"isodata: {name} must be an integer >= {minimum}, got {value!r}")
+        raise TypeError(f"{name} must be an integer >= {minimum}, got {value!r}")
     if value.__index__() < minimum:
-        raise ValueError(f"isodata: {name} must be >= {minimum}, got {value}")
+        raise ValueError(f"{name} must be >= {minimum}, got {value}")
 
 
 def _number(name: str, value: object, hint: str = "") -> float:
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
-        raise TypeError(f"isodata: {name} must be a number{hint}, got {value!r}")
+        raise TypeError(f"{name} must be a number{hint}, got {value!r}")
     number = float(value.__float__())
     if not (math.isfinite(number) and number >= 0):
-        raise ValueError(f"isodata: {name} must be finite and >= 0{hint}, got {value!r}")
+        raise ValueError(f"{name} must be finite and >= 0{hint}, got {value!r}")
     return number
 
 
@@ -108,7 +109,7 @@ def _refuse_foreign_arguments(variant: str, given: dict[str, Any]) -> None:
     for name, default in defaults.items():
         if given[name] != default:
             raise ValueError(
-                f"isodata: {name} belongs to variant={other!r} and has no effect on variant={variant!r}; "
+                f"{name} belongs to variant={other!r} and has no effect on variant={variant!r}; "
                 f"got {name}={given[name]!r}: remove it or change the variant"
             )
 
@@ -120,26 +121,24 @@ def make_settings(*, init_is_array: bool, one_set: bool, **given: Any) -> Isodat
     if not init_is_array:
         _choice("init", given["init"], ("k-means++", "random"))
     elif given["n_init_clusters"] is not None:
-        raise ValueError("isodata: n_init_clusters is the length of init when init is an array; remove it")
+        raise ValueError("n_init_clusters is the length of init when init is an array; remove it")
     for name, minimum in (("n_clusters", 1), ("n_init_clusters", 1), ("max_size", 1)):
         if given[name] is not None:
             _integer(name, given[name], minimum)
     for name, minimum in (("min_samples", 1), ("max_merges", 0), ("max_iter", 1), ("min_size", 0), ("seed", 0)):
         _integer(name, given[name], minimum)
     if given["seed"] >= 2**64:
-        raise ValueError(f"isodata: seed must be below 2**64, got {given['seed']}")
+        raise ValueError(f"seed must be below 2**64, got {given['seed']}")
     max_std = _threshold("max_std", given["max_std"])
-    split_criterion = given["split_criterion"] or ("rms" if max_std is None else "max")
+    split_criterion: SplitCriterion = given["split_criterion"] or ("rms" if max_std is None else "max")
     _choice("split_criterion", split_criterion, ("rms", "max"))
     split_factor = _number("split_factor", given["split_factor"])
     if not 0 < split_factor <= 1:
-        raise ValueError(f"isodata: split_factor must be in (0, 1], got {split_factor}")
-    geometry = given["geometry"] or ("cosine" if given["variant"] == "str" else "euclidean")
+        raise ValueError(f"split_factor must be in (0, 1], got {split_factor}")
+    geometry: Geometry = given["geometry"] or ("cosine" if given["variant"] == "str" else "euclidean")
     _choice("geometry", geometry, ("euclidean", "cosine"))
     _choice("dispersion", given["dispersion"], ("distance", "squared"))
-    _choice(
-        "variance_kind", given["variance_kind"], ("trace", "max_component_variance", "max_component_std")
-    )
+    _choice("variance_kind", given["variance_kind"], VARIANCE_KINDS)
     return IsodataSettings(
         variant=given["variant"],
         n_clusters=given["n_clusters"],

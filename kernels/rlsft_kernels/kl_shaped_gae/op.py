@@ -173,7 +173,7 @@ def _kl_shaped_gae_op(
     )  # fmt: skip
     if layout is not None:
         advantages, returns = layout.unpad(advantages), layout.unpad(returns)
-    return advantages, returns, moments, stats
+    return advantages.contiguous(), returns.contiguous(), moments, stats
 
 
 @_kl_shaped_gae_op.register_fake

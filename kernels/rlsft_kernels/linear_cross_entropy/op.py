@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from rlsft_kernels._backend import Backend, Supported, choose_backend
-from rlsft_kernels._checks import require_head, require_number, require_positive_int, require_scalar
-from rlsft_kernels._head import DEFAULT_TILE_BYTES, Head, statistics_dtype, under_autocast
+from rlsft_kernels._checks import require_number, require_positive_int, require_scalar
+from rlsft_kernels._head import DEFAULT_TILE_BYTES, Head, checked_head, statistics_dtype
 from rlsft_kernels._saved_gradients import scale_saved_gradients
 from rlsft_kernels.linear_cross_entropy.torch_path import linear_cross_entropy_fwd
 
@@ -58,8 +58,7 @@ def linear_cross_entropy(
         TypeError: a dtype does not fit.
         ValueError: a shape, device or value does not fit; on the CPU also a target outside the vocabulary.
     """
-    hidden, weight, bias = under_autocast(hidden, weight, bias)
-    require_head(hidden, weight, targets, bias)
+    hidden, weight, bias = checked_head(hidden, weight, targets, bias)
     require_number("logit_scale", logit_scale)
     require_positive_int("tile_bytes", tile_bytes)
     if softcap is not None:

@@ -16,6 +16,7 @@ from rlsft_kernels._head import (
     Head,
     HeadGradients,
     entropy_of,
+    is_first_largest,
     labelled_rows,
     row_statistics,
     statistics_dtype,
@@ -60,12 +61,12 @@ def linear_cross_entropy_fwd(
 def _fold_block(head: Head, tile_RV: Tensor, targets_R: Tensor, with_gradient: bool) -> Tensor:
     """[3, R] of nll, correct and entropy; with a gradient the tile then holds d nll / d tile."""
     logits_RV, capped_RV = head.logits(tile_RV, 1.0)
-    correct_R = logits_RV.argmax(dim=-1) == targets_R
     statistics = row_statistics(logits_RV, targets_R)
+    correct_R = is_first_largest(statistics, targets_R)
     entropy_R = entropy_of(statistics)
     if with_gradient:
         grad_RV = statistics.exp.mul_((-statistics.log_sum[:, None]).exp_())
-        # p - 1 of the target straight from its log-probability: p rounds to 1 long before log p rounds to 0
+        # p - 1 of the target as one number, from its log-probability
         grad_RV.scatter_(-1, targets_R[:, None], statistics.logprob[:, None].expm1())
         tile_RV.copy_(head.chain_(grad_RV, capped_RV, 1.0))
     return torch.stack((-statistics.logprob, correct_R.to(entropy_R.dtype), entropy_R))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from rlsft_kernels._backend import Backend, Supported, choose_backend
-from rlsft_kernels._checks import require_choice, require_head, require_number, require_positive_int
-from rlsft_kernels._head import DEFAULT_TILE_BYTES, Head, statistics_dtype, under_autocast
+from rlsft_kernels._checks import require_choice, require_number, require_positive_int
+from rlsft_kernels._head import DEFAULT_TILE_BYTES, Head, checked_head, statistics_dtype
 from rlsft_kernels._saved_gradients import refuse_double_backward
 from rlsft_kernels.linear_logprob.reference import LogprobOutput
 from rlsft_kernels.linear_logprob.torch_path import (
@@ -70,8 +70,9 @@ def linear_logprob(
         TypeError: a dtype does not fit.
         ValueError: a shape, device or value does not fit; on the CPU also a target outside the vocabulary.
     """
-    hidden, weight, bias = under_autocast(hidden, weight, bias)
-    require_head(hidden, weight, targets, bias)
+    hidden, weight, bias = checked_head(hidden, weight, targets, bias)
+    if isinstance(outputs, str):
+        raise TypeError(f"outputs must be a sequence of names, got the string {outputs!r}; pass ({outputs!r},)")
     for name in outputs:
         require_choice("outputs", name, LogprobOutput._fields)
     require_number("logit_scale", logit_scale)

@@ -17,6 +17,7 @@ from rlsft_kernels._head import (
     Head,
     HeadGradients,
     entropy_of,
+    is_first_largest,
     labelled_rows,
     row_statistics,
     statistics_dtype,
@@ -110,9 +111,9 @@ def _fold(logits_RV: Tensor, targets_R: Tensor, wanted: frozenset[str]) -> dict[
     # row_statistics reuses the memory of the logits, so what needs them comes first
     if "mean_logit" in wanted:
         values["mean_logit"] = logits_RV.mean(dim=-1)
-    if "is_top1" in wanted:
-        values["is_top1"] = logits_RV.argmax(dim=-1) == targets_R
     statistics = row_statistics(logits_RV, targets_R)
+    if "is_top1" in wanted:
+        values["is_top1"] = is_first_largest(statistics, targets_R)
     if "entropy" in wanted:
         values["entropy"] = entropy_of(statistics)
     if "log_sum_sq_probs" in wanted:
@@ -160,7 +161,7 @@ def _grad_block(
         rest_target_R1 = rest_RV.gather(-1, targets_R[:, None])
     else:
         rest_target_R1 = h_R1
-    # 1 - p of the target straight from its log-probability: p rounds to 1 long before log p rounds to 0
+    # g * (1 - p) of the target as one number: g - g * p would round twice where p is close to 1
     grad_target_R1 = grad_RV.gather(-1, targets_R[:, None]) * rest_target_R1
     grad_target_R1 -= g_R1 * saved.logprob[rows_R, None].expm1()
     grad_RV *= rest_RV - g_R1

@@ -18,7 +18,8 @@ def pairwise_reward_loss_fwd(
     gap_P = difference_P if margin_P is None else difference_P - margin_P.to(dtype)
     ranking_P = -F.logsigmoid(gap_P)
     center_P = chosen_P + rejected_P
-    loss_P = ranking_P + center_coef * center_P.square()
+    # without centring its square must not enter: it overflows for scores that the ranking term still takes
+    loss_P = ranking_P if center_coef == 0 else ranking_P + center_coef * center_P.square()
     pull_P = torch.sigmoid(-gap_P)  # probability that the model gives to the wrong order
     push_P = 2 * center_coef * center_P
     per_pair = {

@@ -219,9 +219,9 @@ def _(
     return (
         logprobs.new_empty((), dtype=dtype),
         logprobs.new_empty(len(SUMS), dtype=dtype),
-        torch.empty_like(logprobs, dtype=dtype),
-        logprobs.new_empty(0, dtype=dtype) if values is None else torch.empty_like(values, dtype=dtype),
-        logprobs.new_empty(0, dtype=dtype) if entropy is None else torch.empty_like(entropy, dtype=dtype),
+        logprobs.new_empty(logprobs.shape, dtype=dtype),
+        logprobs.new_empty(0, dtype=dtype) if values is None else values.new_empty(values.shape, dtype=dtype),
+        logprobs.new_empty(0, dtype=dtype) if entropy is None else entropy.new_empty(entropy.shape, dtype=dtype),
     )
 
 

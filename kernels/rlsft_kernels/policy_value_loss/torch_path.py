@@ -95,35 +95,38 @@ def policy_value_loss_fwd(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(summed loss, sums [len(SUMS)], gradients of the sum by logprobs, values and entropy)."""
-    # masked tokens may hold NaN: replaced before any arithmetic, because 0 * NaN is NaN
-    clean = {k: None if x is None else torch.where(mask, x.to(dtype), 0) for k, x in tokens.items()}
-    logp, old, adv = (_given(clean, name) for name in ("logprobs", "old_logprobs", "advantages"))
+    # masked tokens may hold NaN: every result is selected by `where`, never multiplied by the mask
+    wide = {name: None if x is None else x.to(dtype) for name, x in tokens.items()}
+    logp, old, adv = (_given(wide, name) for name in ("logprobs", "old_logprobs", "advantages"))
     if moments is not None:
         adv = (adv - moments[0].to(dtype)) * moments[1].to(dtype)
     per_token, grad_logp, statistics = policy_terms(logp, old, adv, terms)
-    grad_value = grad_entropy = logp.new_empty(0)
-    if clean["values"] is not None:
+    grad_value, grad_entropy = logp.new_empty(0), logp.new_empty(0)  # two: outputs of an op may not alias
+    if wide["values"] is not None:
         value_loss, slope, is_clipped = value_terms(
-            clean["values"], _given(clean, "old_values"), _given(clean, "returns"), terms.value_clip
+            wide["values"], _given(wide, "old_values"), _given(wide, "returns"), terms.value_clip
         )
         statistics |= {"loss/value": value_loss, "vf_clipfrac": is_clipped}
         per_token = per_token + terms.vf_coef * value_loss
         grad_value = torch.where(mask, terms.vf_coef * slope, 0)
-    if clean["entropy"] is not None:
-        statistics["entropy"] = clean["entropy"]
-        per_token = per_token - terms.entropy_coef * clean["entropy"]
+    if wide["entropy"] is not None:
+        statistics["entropy"] = wide["entropy"]
+        per_token = per_token - terms.entropy_coef * wide["entropy"]
         grad_entropy = -terms.entropy_coef * mask.to(dtype)
-    if clean["ref_logprobs"] is not None:
-        kl, slope = kl_terms(logp, clean["ref_logprobs"], terms.kl_estimator)
+    if wide["ref_logprobs"] is not None:
+        kl, slope = kl_terms(logp, wide["ref_logprobs"], terms.kl_estimator)
         statistics["kl_ref"] = kl
         per_token = per_token + terms.kl_coef * kl
         grad_logp = grad_logp + terms.kl_coef * slope
     loss = torch.where(mask, per_token, 0).sum()
-    return loss, _sums(statistics, mask, dtype), torch.where(mask, grad_logp, 0), grad_value, grad_entropy
+    gradients = (torch.where(mask, grad_logp, 0), grad_value, grad_entropy)
+    # the layout that arithmetic on differently strided inputs leaves is not what a compiler was told
+    grad_logp, grad_value, grad_entropy = (x.contiguous() for x in gradients)
+    return loss, _sums(statistics, mask, dtype), grad_logp, grad_value, grad_entropy
 
 
-def _given(clean: dict[str, Tensor | None], name: str) -> Tensor:
-    x = clean[name]
+def _given(wide: dict[str, Tensor | None], name: str) -> Tensor:
+    x = wide[name]
     assert x is not None, f"{name} is required here; the public function checks it"
     return x
 

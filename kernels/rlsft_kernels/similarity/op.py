@@ -76,9 +76,7 @@ def similarity_matrix(
     if tokens is not None:
         require_choice("edge", edge, TEXT_EDGES)
         parsed = token_groups(tokens, token_offsets, groups)
-        chosen = choose_backend(
-            "similarity_matrix", backend, device_type="cpu", dtype="float64", supported=SUPPORTED
-        )
+        chosen = choose_backend("similarity_matrix", backend, device_type="cpu", dtype="float64", supported=SUPPORTED)
         edges = text_edges(parsed, edge, overlap, chosen, threads)
         return like(_reshape(edges, parsed.groups), token_pattern(tokens), "float64")
     assert embeddings is not None
@@ -135,9 +133,7 @@ def embedding_edges(flat: Array, layout: Groups, edge: str, backend: str, thread
     return edges
 
 
-def text_edges(
-    tokens: TokenGroups, edge: str, overlap: str, backend: str, threads: int
-) -> npt.NDArray[np.float64]:
+def text_edges(tokens: TokenGroups, edge: str, overlap: str, backend: str, threads: int) -> npt.NDArray[np.float64]:
     """Flat m x m blocks of word_overlap or bm25 weights."""
     if backend == "native":
         from rlsft_kernels import _C

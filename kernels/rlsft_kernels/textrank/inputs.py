@@ -33,9 +33,7 @@ def flat_similarity(similarity: Array, groups: Array | None) -> tuple[Array, Gro
     shape = tuple(similarity.shape)
     if groups is not None:
         if len(shape) != 1:
-            raise ValueError(
-                f"similarity must be flat m x m blocks [sum of m^2] with groups, got shape {list(shape)}"
-            )
+            raise ValueError(f"similarity must be flat m x m blocks [sum of m^2] with groups, got shape {list(shape)}")
         offsets = offsets_array("groups", groups, None, "nodes")
         layout = Groups(offsets, (int(offsets[-1]),), single=False)
         if shape[0] != layout.block_offsets[-1]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import numpy as np
@@ -39,7 +40,7 @@ from rlsft_kernels.textrank.inputs import (
     flat_similarity,
     has_bad_weights,
 )
-from rlsft_kernels.textrank.reference import textrank_reference
+from rlsft_kernels.textrank.reference import Ranked, textrank_reference
 from rlsft_kernels.textrank.result import TextRankResult, report_nonconvergence
 
 OVERFLOW = -2  # kOverflow in csrc; kBadInput is -1
@@ -55,6 +56,18 @@ class _Options:
     teleport: npt.NDArray[np.float64] | None  # [M]
     start: npt.NDArray[np.float64] | None  # [M]
     threads: int
+
+
+@dataclass(frozen=True)
+class _Graph:
+    flat: Array  # [M, d] embeddings, or [sum of m^2] weights; empty with tokens
+    layout: Groups
+    pattern: Array  # results come back as this kind of array
+    tokens: TokenGroups | None = None
+
+    @property
+    def dtype(self) -> str:
+        return str(self.flat.dtype).removeprefix("torch.")
 
 
 def textrank(
@@ -121,17 +134,8 @@ def textrank(
     require_choice("overlap", overlap, OVERLAPS)
     require_edge_for(edge, similarity=similarity is not None, tokens=tokens is not None)
 
-    parsed: TokenGroups | None = None
-    if tokens is not None:
-        parsed = token_groups(tokens, token_offsets, groups)
-        pattern, layout, flat = token_pattern(tokens), parsed.groups, np.empty(0)
-    elif embeddings is not None:
-        pattern = embeddings
-        flat, layout = flat_embeddings(embeddings, groups)
-    else:
-        assert similarity is not None
-        pattern = similarity
-        flat, layout = flat_similarity(similarity, groups)
+    graph = _read_graph(similarity, embeddings, tokens, token_offsets, groups)
+    layout = graph.layout
     options = _Options(
         damping,
         tol,
@@ -142,14 +146,31 @@ def textrank(
         resolve_threads(threads),
     )
     chosen = choose_backend(
-        "textrank", backend, device_type=device_type_of(flat), dtype=str(flat.dtype), supported=SUPPORTED
+        "textrank", backend, device_type=device_type_of(graph.flat), dtype=graph.dtype, supported=SUPPORTED
     )
-    if parsed is not None:
-        flat = text_edges(parsed, edge, overlap, chosen, options.threads)
+    flat = graph.flat
+    if graph.tokens is not None:
+        flat = text_edges(graph.tokens, edge, overlap, chosen, options.threads)
     run = _native if chosen == "native" else _reference
     scores, n_iter, residual = run(flat, layout, edge if embeddings is not None else None, options)
     report_nonconvergence(n_iter, residual, layout, tol=tol, max_iter=max_iter, action=on_nonconvergence)
-    return _result(scores, n_iter, residual, layout, pattern, str(flat.dtype).removeprefix("torch."))
+    return _result(scores, n_iter, residual, graph)
+
+
+def _read_graph(
+    similarity: Array | None,
+    embeddings: Array | None,
+    tokens: Tokens | None,
+    token_offsets: Array | None,
+    groups: Array | None,
+) -> _Graph:
+    if tokens is not None:
+        parsed = token_groups(tokens, token_offsets, groups)
+        return _Graph(np.empty(0), parsed.groups, token_pattern(tokens), parsed)
+    if embeddings is not None:
+        return _Graph(*flat_embeddings(embeddings, groups), embeddings)
+    assert similarity is not None
+    return _Graph(*flat_similarity(similarity, groups), similarity)
 
 
 def require_edge_for(edge: str, *, similarity: bool, tokens: bool) -> None:
@@ -212,39 +233,37 @@ def _reference(flat: Array, layout: Groups, edge: str | None, options: _Options)
         blocks = embedding_edges(flat, layout, edge, "reference", options.threads)
     if has_bad_weights(blocks) and not (edge == "cosine" and options.form == "eigenvector"):
         explain_bad_weights(blocks, layout, edge)
-    scores, n_iter, residual = [blocks.new_empty(0)], [], []
-    for group, rows in enumerate(layout.slices()):
-        size = rows.stop - rows.start
-        begin, end = layout.block_offsets[group : group + 2]
-        uniform = blocks.new_full((size,), 1.0 / max(size, 1))
-        teleport = uniform if options.teleport is None else torch.from_numpy(options.teleport[rows]).to(blocks)
-        start = teleport if options.start is None else torch.from_numpy(options.start[rows]).to(blocks)
-        group_scores, sweeps, step = textrank_reference(
-            blocks[begin:end].reshape(size, size),
-            teleport,
-            start,
-            damping=options.damping,
-            tol=options.tol,
-            max_iter=options.max_iter,
-            form=options.form,
-        )
-        scores.append(group_scores)
-        n_iter.append(sweeps)
-        residual.append(step)
-    return torch.cat(scores), np.array(n_iter, dtype=np.int64), np.array(residual, dtype=np.float64)
+    ranked = [
+        _rank_one(blocks[begin:end].reshape(rows.stop - rows.start, rows.stop - rows.start), rows, options)
+        for (begin, end), rows in zip(pairwise(layout.block_offsets), layout.slices(), strict=True)
+    ]
+    scores = torch.cat([blocks.new_empty(0), *(scores for scores, _, _ in ranked)])
+    return scores, np.array([n for _, n, _ in ranked], np.int64), np.array([step for _, _, step in ranked])
+
+
+def _rank_one(weights: torch.Tensor, rows: slice, options: _Options) -> Ranked:
+    size = len(weights)
+    uniform = weights.new_full((size,), 1.0 / max(size, 1))
+    teleport = uniform if options.teleport is None else torch.from_numpy(options.teleport[rows]).to(weights)
+    start = teleport if options.start is None else torch.from_numpy(options.start[rows]).to(weights)
+    return textrank_reference(
+        weights,
+        teleport,
+        start,
+        damping=options.damping,
+        tol=options.tol,
+        max_iter=options.max_iter,
+        form=options.form,
+    )
 
 
 def _result(
-    scores: Any,
-    n_iter: npt.NDArray[np.int64],
-    residual: npt.NDArray[np.float64],
-    layout: Groups,
-    pattern: Array,
-    dtype: str,
+    scores: Any, n_iter: npt.NDArray[np.int64], residual: npt.NDArray[np.float64], graph: _Graph
 ) -> TextRankResult:
+    layout = graph.layout
     shape = () if layout.single else (len(layout),)
     return TextRankResult(
-        like(scores.reshape(layout.shape), pattern, dtype),
-        like(n_iter.reshape(shape), pattern, "int64"),
-        like(residual.reshape(shape), pattern, "float64"),
+        like(scores.reshape(layout.shape), graph.pattern, graph.dtype),
+        like(n_iter.reshape(shape), graph.pattern, "int64"),
+        like(residual.reshape(shape), graph.pattern, "float64"),
     )

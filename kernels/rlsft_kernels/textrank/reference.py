@@ -78,20 +78,19 @@ def _eigenvector(
 
 def _katz(weights: torch.Tensor, teleport: torch.Tensor, damping: float) -> torch.Tensor:
     identity = torch.eye(len(weights), dtype=weights.dtype, device=weights.device)
-    return torch.linalg.solve(identity - damping * weights.T, teleport)
+    x = torch.linalg.solve(identity - damping * weights.T, teleport)
+    return x / x.abs().sum()
 
 
 def _largest_is_one(x: torch.Tensor) -> torch.Tensor:
     return x / (x.min() if -x.min() > x.max() else x.max())
 
 
-def _equalise_twins(
-    x: torch.Tensor, weights: torch.Tensor, teleport: torch.Tensor, *, near: float
-) -> torch.Tensor:
+def _equalise_twins(x: torch.Tensor, weights: torch.Tensor, teleport: torch.Tensor, *, near: float) -> torch.Tensor:
     """Nodes the graph cannot tell apart tie exactly, however rounding fell."""
     x = x.clone()
     for k in range(1, len(x)):
-        close = ((x[:k] - x[k]).abs() <= near * (1 + x[:k].abs())) & (teleport[:k] == teleport[k])
+        close = ((x[:k] - x[k]).abs() <= near) & (teleport[:k] == teleport[k])
         for i in close.nonzero()[:, 0].tolist():
             swap = torch.arange(len(x), device=x.device)
             swap[i], swap[k] = k, i

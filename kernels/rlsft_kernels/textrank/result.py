@@ -50,7 +50,5 @@ def report_nonconvergence(
         "or pass on_nonconvergence='warn' or 'ignore'"
     )
     if action == "raise":
-        raise ConvergenceError(
-            message, n_iter=int(n_iter[group]), residual=float(residual[group]), group=group
-        )
+        raise ConvergenceError(message, n_iter=int(n_iter[group]), residual=float(residual[group]), group=group)
     warnings.warn(message, RuntimeWarning, stacklevel=3)

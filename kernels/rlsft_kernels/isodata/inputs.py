@@ -1,0 +1,63 @@
+"""Checked inputs of isodata: flat rows, starting centres and scores as NumPy arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from rlsft_kernels._groups import (
+    Array,
+    Groups,
+    contiguous_numpy,
+    group_rows,
+    require_array,
+    require_finite_rows,
+)
+
+LARGEST_MAGNITUDE = 1e150  # beyond it squared distances overflow
+
+
+def flat_points(points: Array, groups: Array | None) -> tuple[npt.NDArray[np.floating], Groups]:
+    """points as finite [N, d] rows, and how they fall into groups."""
+    require_array("points", points)
+    if points.ndim not in (2, 3) or points.shape[-1] < 1:
+        raise ValueError(f"points must be [n, d] or [B, n, d] with d >= 1, got {list(points.shape)}")
+    layout = group_rows("points", tuple(points.shape[:-1]), groups, "[M, d]")
+    rows = contiguous_numpy(points).reshape(-1, points.shape[-1])
+    require_finite_rows("points", rows, layout)
+    if rows.dtype == np.float64:  # float32 cannot hold such values
+        _require_no_overflow(rows, layout)
+    return rows, layout
+
+
+def _require_no_overflow(rows: npt.NDArray[np.floating], layout: Groups) -> None:
+    is_large = (np.abs(rows) > LARGEST_MAGNITUDE).any(axis=-1)
+    if is_large.any():
+        index, words = layout.place(int(np.argmax(is_large)))
+        raise ValueError(
+            f"points[{index}] has a value beyond 1e150 ({words}), whose squared distance overflows; scale the points"
+        )
+
+
+def starting_centers_of_groups(init: Array, num_groups: int, d: int) -> npt.NDArray[np.float64]:
+    """init as [groups, k, d]; [k, d] serves every group."""
+    require_array("init", init)
+    is_shaped = init.ndim == 2 or (init.ndim == 3 and len(init) == num_groups)
+    if not is_shaped or init.shape[-1] != d or init.shape[-2] < 1:
+        raise ValueError(
+            f"init must be starting centres [k, {d}] or [{num_groups}, k, {d}] with k >= 1, got {list(init.shape)}"
+        )
+    centers = contiguous_numpy(init).astype(np.float64)
+    if not (np.abs(centers) <= LARGEST_MAGNITUDE).all():  # False for NaN
+        raise ValueError("init contains nan, inf or a value beyond 1e150; give finite starting centres")
+    return np.ascontiguousarray(np.broadcast_to(centers, (num_groups, *centers.shape[-2:])))
+
+
+def scores_of_rows(scores: Array, layout: Groups) -> npt.NDArray[np.float64]:
+    """scores as [N] float64."""
+    require_array("scores", scores)
+    if tuple(scores.shape) != layout.shape:
+        raise ValueError(f"scores must have one entry a point, {list(layout.shape)}, got {list(scores.shape)}")
+    flat = contiguous_numpy(scores).astype(np.float64).reshape(-1)
+    require_finite_rows("scores", flat[:, None], layout)
+    return flat

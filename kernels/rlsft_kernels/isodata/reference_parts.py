@@ -1,0 +1,122 @@
+"""What both variants of the isodata reference are made of: tie rules, seeded starts, statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlsft_kernels.isodata.settings import IsodataSettings
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Step = tuple[int, int, int, int]  # splits, merges, drops, clusters left
+TIE = 1e-10
+SAME_DIRECTION = 1e-28  # squared distance (or variance) of unit rows that differ by rounding alone
+_MASK = (1 << 64) - 1
+
+
+class SplitMix64:
+    """The generator of Steele, Lea and Flood 2014; the C++ core draws the same numbers."""
+
+    def __init__(self, seed: int) -> None:
+        self.state = seed
+
+    def uniform(self) -> float:
+        """The next number in [0, 1), a multiple of 2**-53."""
+        self.state = (self.state + 0x9E3779B97F4A7C15) & _MASK
+        z = self.state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+        return ((z ^ (z >> 31)) >> 11) * 2.0**-53
+
+    def below(self, bound: int) -> int:
+        return int(self.uniform() * bound)
+
+
+def rounding_floor(settings: IsodataSettings) -> float:
+    """Equal rows have no variance to the last bit; rows scaled to unit length only up to rounding."""
+    return SAME_DIRECTION if settings.geometry == "cosine" else 0.0
+
+
+def exceeds(value: float, threshold: float) -> bool:
+    return value > threshold * (1 + TIE)
+
+
+def falls_below(value: float, threshold: float) -> bool:
+    return value < threshold * (1 - TIE)
+
+
+def lowest_nearest(distances: Floats) -> int:
+    """Index of the smallest value; values within TIE of it count as equal and the lowest index wins."""
+    return int(np.argmax(distances <= distances.min() * (1 + TIE)))
+
+
+def unit_rows(rows: Floats, floor: float = 0.0) -> Floats:
+    squared = (rows * rows).sum(axis=1, keepdims=True)
+    return rows * np.divide(1.0, np.sqrt(squared), out=np.zeros_like(squared), where=squared > floor)
+
+
+def squared_distances(rows: Floats, centers: Floats) -> Floats:  # [n, k]
+    return np.stack([((rows - center) ** 2).sum(axis=1) for center in centers], axis=1)
+
+
+def nearest(rows: Floats, centers: Floats, floor: float) -> Ints:  # [n]
+    distances = squared_distances(rows, centers)
+    return np.argmax(distances <= distances.min(axis=1, keepdims=True) * (1 + TIE) + floor, axis=1)
+
+
+def mean_row(rows: Floats) -> Floats:
+    """The mean, summed around the first row so that equal rows have exactly that mean and no variance."""
+    return rows[0] + (rows - rows[0]).sum(axis=0) / len(rows)
+
+
+def variances(rows: Floats, floor: float) -> Floats:  # [d]
+    variance = ((rows - mean_row(rows)) ** 2).sum(axis=0) / len(rows)
+    return np.where(variance <= floor, 0.0, variance)
+
+
+def partition_key(labels: Ints) -> bytes:
+    """The same bytes for the same partition, whatever its clusters are numbered."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    key = np.argsort(np.argsort(first))[inverse]
+    return bytes(np.where(labels < 0, -1, key))
+
+
+def starting_centers(rows: Floats, count: int, init: str, seed: int, floor: float) -> Floats:
+    """At most `count` distinct rows. "k-means++": D-squared sampling (Arthur and Vassilvitskii 2007)."""
+
+    def distances_to(row: int) -> Floats:
+        squared = ((rows - rows[row]) ** 2).sum(axis=1)
+        return np.where(squared <= floor, 0.0, squared)
+
+    random = SplitMix64(seed)
+    if init == "random":
+        order = np.arange(len(rows))
+        chosen: list[int] = []
+        for i in range(len(rows)):
+            j = i + random.below(len(rows) - i)
+            order[i], order[j] = order[j], order[i]
+            if all(distances_to(c)[order[i]] > 0 for c in chosen):
+                chosen.append(int(order[i]))
+            if len(chosen) == count:
+                break
+        return rows[chosen]
+    chosen = [random.below(len(rows))]
+    to_chosen = distances_to(chosen[0])
+    while len(chosen) < count and to_chosen.max() > 0:
+        cumulative = np.cumsum(to_chosen)
+        pick = int(np.argmax(cumulative > random.uniform() * cumulative[-1]))
+        chosen.append(pick)
+        to_chosen = np.minimum(to_chosen, distances_to(pick))
+    return rows[chosen]
+
+
+def medoids_of(rows: Floats, labels: Ints, centers: Floats, scores: Floats | None, floor: float) -> Ints:
+    """Per cluster the member nearest the centre; tie: the higher score, then the lower index."""
+    medoids = []
+    for k, center in enumerate(centers):
+        members = np.flatnonzero(labels == k)
+        distances = ((rows[members] - center) ** 2).sum(axis=1)
+        tied = members[distances <= distances.min() * (1 + TIE) + floor]
+        medoids.append(tied[0] if scores is None else tied[np.argmax(scores[tied])])
+    return np.array(medoids, dtype=np.int64)
