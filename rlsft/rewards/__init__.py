@@ -1,5 +1,4 @@
-"""Reward models: one number for an answer, read at its last real token; their files, their scoring, their
-split."""
+"""Reward models: one number for an answer, read at its last real token; their files, their scoring, their split."""
 
 from __future__ import annotations
 

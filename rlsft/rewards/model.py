@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from rlsft.errors import ConfigError, ModelError
 from rlsft.models import add_lora, is_lora, merge_lora, resolve_dtype, unwrap
 from rlsft.rewards.pooling import classifier_of, head_name, pooled_scores
+
+SEQ_CLS = "SEQ_CLS"  # peft's word for a task with a classification head
 
 
 class RewardModel(nn.Module):
@@ -69,7 +71,7 @@ class RewardModel(nn.Module):
         if (folder / "adapter_config.json").is_file():
             return cls(_load_adapter(folder, options, seed))
         backbone = _load_classifier(folder, options, seed)
-        return cls(backbone if peft_config is None else add_lora(backbone, _for_classification(peft_config)))
+        return cls(backbone if peft_config is None else add_lora(backbone, classification_config(peft_config)))
 
     @property
     def config(self) -> Any:
@@ -117,13 +119,18 @@ class RewardModel(nn.Module):
             )
         self.config.reward_mean, self.config.reward_std = mean, std
 
-    def save_pretrained(self, path: str | os.PathLike[str]) -> Path:
-        """Write a plain model folder; an adapter is merged into the weights of the written copy only."""
-        backbone = self.backbone
+    def save_pretrained(self, path: str | os.PathLike[str], tokenizer: Any = None) -> Path:
+        """Write a plain model folder, with its tokenizer where one is given; the model itself stays as it is.
+
+        An adapter is merged into the weights of the written copy only.
+        """
+        backbone: Any = unwrap(self.backbone)
         if is_lora(backbone):
-            backbone = merge_lora(copy.deepcopy(unwrap(backbone)))
+            backbone = merge_lora(copy.deepcopy(backbone))
         with safe_pad_token(backbone):
             backbone.save_pretrained(path)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(path)
         return Path(path)
 
 
@@ -182,10 +189,12 @@ def _load_classifier(folder: Path, options: dict[str, Any], seed: int) -> Any:
 
 
 def _check_report(folder: Path, model: Any, report: dict[str, Any]) -> None:
-    """Only the head may be new; anything else that the folder lacks would be random weights inside the
-    trunk."""
-    new_parts = ("score", "classifier", "pooler", "pre_classifier", "dense")
-    lacking = sorted(k for k in report["missing_keys"] if not any(part in new_parts for part in k.split(".")))
+    """Only the head may be new; anything else that the folder lacks would be random weights inside the trunk."""
+    lacking = sorted(
+        key
+        for key in report["missing_keys"]
+        if key.split(".")[0] not in ("score", "classifier", "pre_classifier") and ".pooler." not in key
+    )
     if lacking:
         raise ModelError(
             f"{folder} lacks {len(lacking)} weights of {type(model).__name__} besides the head (first: "
@@ -216,15 +225,32 @@ def _load_adapter(folder: Path, options: dict[str, Any], seed: int) -> Any:
     return PeftModel.from_pretrained(backbone, folder)
 
 
-def _for_classification(peft_config: Any) -> Any:
-    """A mapping of LoRA fields gets the task under which peft trains the head too."""
-    return {"task_type": "SEQ_CLS", **peft_config} if isinstance(peft_config, dict) else peft_config
+def classification_config(peft_config: Any) -> Any:
+    """`peft_config` under the task for which peft trains the new head with the adapter.
+
+    Args:
+        peft_config: a mapping of LoRA fields, or a `peft.PeftConfig`.
+
+    Raises:
+        ConfigError: it names another task; the head would stay random then.
+    """
+    if isinstance(peft_config, Mapping):
+        peft_config = dict(peft_config)
+        task = peft_config.setdefault("task_type", SEQ_CLS)
+    else:
+        peft_config = copy.deepcopy(peft_config)
+        peft_config.task_type = task = peft_config.task_type or SEQ_CLS
+    if task != SEQ_CLS:
+        raise ConfigError(
+            f"peft_config of a reward model must have task_type='{SEQ_CLS}', got {str(task)!r}: under another "
+            "task the new head would not be trained"
+        )
+    return peft_config
 
 
 @contextmanager
 def _quiet_load() -> Iterator[None]:
-    """No report of a new head on every load: `_check_report` reads the same report and speaks where it
-    matters."""
+    """No report of a new head on every load: `_check_report` reads the same report and speaks where it matters."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()

@@ -1,5 +1,4 @@
-"""The score of a sequence: the head at the last real token, found by the attention mask and never by a token
-id."""
+"""The score of a sequence: the head at the last real token, found by the attention mask and never by a token id."""
 
 from __future__ import annotations
 
@@ -61,8 +60,7 @@ def last_real_token(attention_mask: Tensor) -> Tensor:
 
 
 def apply_head(head: nn.Module, pooled: Tensor) -> Tensor:
-    """[B, H] to float32 [B]. Scores differ by little, so the product is taken in float32 whatever the weights
-    are."""
+    """[B, H] to float32 [B]. Scores differ by little, so the product is taken in float32 whatever the weights are."""
     linear = _linear_of(head)
     if linear is None:  # a head with an adapter of its own
         return head(pooled)[:, 0].float()

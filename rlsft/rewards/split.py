@@ -12,7 +12,7 @@ from rlsft.errors import ConfigError, DataError
 Rows = TypeVar("Rows", bound=Sequence[Mapping[str, Any]])
 
 
-def split_by_prompt(rows: Rows, *, eval_fraction: float = 0.1, seed: int = 0) -> tuple[Rows, Rows]:
+def split_by_prompt(rows: Rows, eval_fraction: float = 0.1, *, seed: int = 0) -> tuple[Rows, Rows]:
     """Split `rows` so that all rows of one prompt stay on one side.
 
     Pairs of one prompt share their prompt's difficulty and often an answer; a split by row would put them on
@@ -21,7 +21,8 @@ def split_by_prompt(rows: Rows, *, eval_fraction: float = 0.1, seed: int = 0) ->
     Args:
         rows: a `datasets.Dataset` or a list of dicts with `prompt` (or with the prompt inside `chosen` and
             `rejected`).
-        eval_fraction: share of the prompts held out, above 0 and below 1; at least one prompt on each side.
+        eval_fraction: share of the prompts held out, below 1; at least one prompt on each side, or none held out
+            when it is 0.
         seed: of the shuffle of the prompts.
 
     Returns:
@@ -31,8 +32,10 @@ def split_by_prompt(rows: Rows, *, eval_fraction: float = 0.1, seed: int = 0) ->
         ConfigError: `eval_fraction` out of range.
         DataError: fewer than two different prompts.
     """
-    if not 0.0 < eval_fraction < 1.0:
-        raise ConfigError(f"eval_fraction must be above 0 and below 1, got {eval_fraction!r}: both sides need rows")
+    if not 0.0 <= eval_fraction < 1.0:
+        raise ConfigError(f"eval_fraction must be at least 0 and below 1, got {eval_fraction!r}: training needs rows")
+    if eval_fraction == 0.0:
+        return rows, _take(rows, [])
     keys = [_prompt_key(rows[i]) for i in range(len(rows))]
     prompts = sorted(set(keys))
     if len(prompts) < 2:

@@ -141,18 +141,19 @@ class RlsftArguments(TrainingArguments):
             )
 
     def _settle_checkpointing(self, on_accelerator: bool) -> None:
-        """Write the decision under the name that this version of transformers reads, without its alias
-        warning."""
-        if not hasattr(self, "activation_checkpointing"):  # transformers before 5.23
-            if self.gradient_checkpointing is None:
-                self.gradient_checkpointing = on_accelerator
-            return
-        if self.activation_checkpointing is None:
-            asked = self.gradient_checkpointing
-            self.activation_checkpointing = on_accelerator if asked is None else asked
-        if self.activation_checkpointing_kwargs is None:
-            self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
-        self.gradient_checkpointing = self.gradient_checkpointing_kwargs = None  # transformers mirrors the new names
+        """Write the decision under the name that this version of transformers reads, without its alias warning."""
+        asked: dict[str, Any] = {
+            "gradient_checkpointing": on_accelerator
+            if self.gradient_checkpointing is None
+            else self.gradient_checkpointing,
+            "gradient_checkpointing_kwargs": getattr(self, "gradient_checkpointing_kwargs", None),
+        }
+        for old, value in asked.items():
+            new = old.replace("gradient", "activation")
+            if not hasattr(self, new):  # transformers before 5.23
+                setattr(self, old, value)
+            elif getattr(self, new) is None:
+                setattr(self, new, value)  # with the new name set, transformers mirrors it in the old one
 
     def _check(self) -> None:
         one_of("dtype", self.dtype, DTYPES)

@@ -1,5 +1,4 @@
-"""What SFT and reward training share on `transformers.Trainer`: exact token counts, own metrics, clean
-stops."""
+"""What SFT and reward training share on `transformers.Trainer`: exact token counts, own metrics, clean stops."""
 
 from __future__ import annotations
 
@@ -77,8 +76,7 @@ class RlsftTrainer(Trainer):
         self._install_callbacks()
 
     def _install_callbacks(self) -> None:
-        """Our metrics and progress in place of transformers' printing; the interrupt handler last, as it
-        raises."""
+        """Our metrics and progress in place of transformers' printing; the interrupt handler last, as it raises."""
         self.remove_callback(TqdmCallback)
         self.remove_callback(PrinterCallback)
         self.guard = NonFiniteGuard(self.args.max_nonfinite_steps)

@@ -51,8 +51,7 @@ class RunInterrupted(RunError):  # noqa: N818 (an interruption is not an error o
 
 
 class MetricsCallback(TrainerCallback):
-    """Append every logged row to a JSON-lines file as `{"stage", "step", "time", ...}`; the first rank
-    writes.
+    """Append every logged row to a JSON-lines file as `{"stage", "step", "time", ...}`; rank 0 writes.
 
     When a stage starts again, its own rows after the starting step are dropped first, so that a curve never
     doubles back; other stages in the same file stay. NaN and infinity become null.
@@ -98,8 +97,7 @@ class MetricsCallback(TrainerCallback):
 
 
 class ProgressCallback(TrainerCallback):
-    """A progress bar with the time left on a terminal; one line a log where there is none and progress was
-    asked for.
+    """A bar with the time left on a terminal; elsewhere one line a log, where progress was asked for.
 
     Args:
         label: the word before the bar.
@@ -259,8 +257,7 @@ class StopOnInterrupt(TrainerCallback):
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """transformers' early stopping, whose count of evaluations without progress survives a stop and
-    resume."""
+    """transformers' early stopping, whose count of evaluations without progress survives a stop and resume."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

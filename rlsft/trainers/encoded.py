@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import datasets
 
 from rlsft.errors import DataError
 
-Rows = datasets.Dataset | Sequence[Mapping[str, Any]]
-EncodeRow = Callable[[Mapping[str, Any]], dict[str, Any]]
+Rows: TypeAlias = datasets.Dataset | Sequence[Mapping[str, Any]]
+EncodeRow: TypeAlias = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
 def encode_dataset(
@@ -56,26 +56,20 @@ def encode_dataset(
         )
 
 
-def keep_rows(dataset: datasets.Dataset, is_kept: Callable[[Mapping[str, Any]], bool]) -> datasets.Dataset:
-    """The rows for which `is_kept` holds, without a progress bar."""
-    with _progress_bars(False):
-        return dataset.filter(is_kept)
-
-
 def _as_dataset(rows: Rows, name: str) -> datasets.Dataset:
     if isinstance(rows, (datasets.IterableDataset, datasets.DatasetDict, datasets.IterableDatasetDict)):
         raise DataError(
             f"{name} must be one datasets.Dataset or a list of rows, got a {type(rows).__name__}; pick a "
             "split (data['train']), and load streamed data whole"
         )
-    if not isinstance(rows, datasets.Dataset):
-        rows = list(rows)
-        if not all(isinstance(row, Mapping) for row in rows):
-            raise DataError(f"{name} must hold dicts with a column in each key, got {type(rows[0]).__name__}")
-        rows = datasets.Dataset.from_list(rows)  # type: ignore[arg-type]
     if len(rows) == 0:
         raise DataError(f"{name} has no rows; check the file, the split and the filters before it")
-    return rows
+    if isinstance(rows, datasets.Dataset):
+        return rows
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise DataError(f"{name}, row {number}: expected a dict of columns, got {type(row).__name__}")
+    return datasets.Dataset.from_list(list(rows))  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ class PPOConfig(RlsftArguments):
     truncate_prompt: bool = field(
         default=True,
         metadata={
-            "help": "Cut the oldest tokens of a prompt that, with its answer, exceeds max_length. Off: that is an error."
+            "help": "Cut the oldest tokens of a prompt that, with its answer, exceeds max_length. Off: an error."
         },
     )
     stop_token: str | None = field(
@@ -91,6 +91,10 @@ class PPOConfig(RlsftArguments):
     whiten_scores: bool = field(
         default=False,
         metadata={"help": "Scores of an iteration to mean 0, deviation 1: gives kl_coef a meaning without scale."},
+    )
+    whiten_by_prompt: bool = field(
+        default=False,
+        metadata={"help": "Let whiten_scores compare only answers to one prompt, whose scores share a scale."},
     )
     whiten_rewards: bool = field(
         default=False, metadata={"help": "Token rewards of an iteration to deviation 1; the mean stays."}
@@ -133,8 +137,8 @@ class PPOConfig(RlsftArguments):
     importance_correction: Literal["none", "truncate", "mask"] = field(
         default="none",
         metadata={
-            "help": "For an engine whose log-probabilities differ from ours: weigh tokens by the ratio of the two, cut at "
-            "importance_cap (truncate), or drop those above it (mask)."
+            "help": "For an engine whose log-probabilities differ from ours: weigh tokens by the ratio of the two, "
+            "cut at importance_cap (truncate), or drop those above it (mask)."
         },
     )
     importance_cap: float = field(default=2.0, metadata={"help": "Largest importance weight of a token."})
@@ -159,6 +163,11 @@ class PPOConfig(RlsftArguments):
     )
     log_completions: bool = field(
         default=False, metadata={"help": "Write every iteration's answers with their scores to completions/."}
+    )
+
+    gradient_accumulation_steps: int = field(
+        default=1,
+        metadata={"help": "Micro-batches an optimizer step. Follows from rollout_batch_size where that is set."},
     )
 
     def __post_init__(self) -> None:
@@ -213,6 +222,15 @@ class PPOConfig(RlsftArguments):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be > 0, got {value!r}")
+        if self.missing_eos_penalty is not None:
+            at_least("missing_eos_penalty", self.missing_eos_penalty, 0, "it is subtracted")
+        if self.whiten_by_prompt and (self.samples_per_prompt < 2 or not self.whiten_scores):
+            raise ConfigError(
+                f"whiten_by_prompt needs whiten_scores=True and samples_per_prompt >= 2, got {self.whiten_scores} and "
+                f"{self.samples_per_prompt}"
+            )
+        if self.kl_ctrl == "adaptive" and not self.kl_coef > 0:
+            raise ConfigError("kl_coef must be > 0 for kl_ctrl='adaptive': a product never leaves 0")
         if self.advantage == "rloo" and self.samples_per_prompt < 2:
             raise ConfigError(
                 f"advantage='rloo' compares answers to one prompt: samples_per_prompt must be >= 2, got "

@@ -1,4 +1,4 @@
-"""One iteration's experience: draw answers, score them, compare them with the reference, turn scores into advantages."""
+"""One iteration's experience: draw answers, score them, compare with the reference, turn scores into advantages."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rlsft.data.encoding import encode_prompt
 from rlsft.errors import DataError
 from rlsft.models import completion_logprobs, evaluation_mode, is_lora, without_adapter
+from rlsft.objectives import penalize_missing_eos, whiten_scores
 from rlsft.rollouts import RolloutBatch, RolloutEngine, SamplingParams, pad_rollouts
 from rlsft.trainers.ppo_config import PPOConfig
 from rlsft.trainers.ppo_scoring import Answers, Scorer
@@ -89,6 +90,7 @@ class ExperienceMaker:
         context: positions that the model has, or None; a prompt and its answer must fit.
         autocast: a context manager for forward passes under mixed precision.
         gather: concatenates a tensor over all ranks along its first dimension.
+        rank: which part of what `gather` gives is ours.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class ExperienceMaker:
         max_length: int,
         autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
         gather: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+        rank: int = 0,
     ) -> None:
         self.args = args
         self.actor_critic = actor_critic
@@ -113,6 +116,7 @@ class ExperienceMaker:
         self.max_length = max_length
         self.autocast = autocast
         self.gather = gather
+        self.rank = rank
 
     def sampling(self, seed: int, prompt_offset: int) -> SamplingParams:
         """How answers are drawn; the record of it travels with them."""
@@ -194,31 +198,30 @@ class ExperienceMaker:
         weights = importance_weights(batch, self.args.importance_correction, self.args.importance_cap)
         if weights is None:
             return batch
-        assert batch.advantages is not None
+        (advantages,) = batch.need("advantages")
         # a weight >= 0 in the advantage multiplies the clipped policy loss of its token
-        return batch.with_(weights=weights, advantages=batch.advantages * weights)
+        return batch.with_(weights=weights, advantages=advantages * weights)
 
     def _shaped_scores(self, batch: RolloutBatch) -> Tensor:
-        assert batch.raw_scores is not None
-        scores = batch.raw_scores
+        (scores,) = batch.need("raw_scores")
         if self.args.missing_eos_penalty is not None:
-            scores = torch.where(batch.ended, scores, scores - self.args.missing_eos_penalty)
+            scores = penalize_missing_eos(scores, batch.ended, self.args.missing_eos_penalty)
         if self.args.score_clip is not None:
             scores = scores.clamp(-self.args.score_clip, self.args.score_clip)
         if self.args.whiten_scores:
-            everyone = self.gather(scores).double()
-            deviation = everyone.std() if len(everyone) > 1 else everyone.new_zeros(())
-            scores = ((scores.double() - everyone.mean()) / (deviation + 1e-8)).float()
+            group = self.args.samples_per_prompt if self.args.whiten_by_prompt else None
+            everyone = whiten_scores(self.gather(scores).double(), group_size=group)
+            scores = everyone[self.rank * len(scores) : (self.rank + 1) * len(scores)].float()
         return scores
 
     def _with_gae(self, batch: RolloutBatch, kl_coef: float) -> RolloutBatch:
-        assert batch.old_logprobs is not None and batch.values is not None and batch.scores is not None
+        scores, old_logprobs, values = batch.need("scores", "old_logprobs", "values")
         scale = self._reward_scale(batch, kl_coef) if self.args.whiten_rewards else 1.0
         out = kl_shaped_gae(
-            batch.scores * scale,
-            batch.old_logprobs,
+            scores * scale,
+            old_logprobs,
             batch.ref_logprobs,
-            batch.values,
+            values,
             batch.completion_mask,
             kl_coef=kl_coef * float(scale),
             kl_estimator=self.args.kl_estimator,
@@ -231,8 +234,8 @@ class ExperienceMaker:
 
     def _with_rloo(self, batch: RolloutBatch, kl_coef: float) -> RolloutBatch:
         """`A_i = r_i - mean of the prompt's other r_j`, r the score minus the summed KL (arXiv 2402.14740)."""
-        assert batch.scores is not None
-        rewards = batch.scores - kl_coef * token_kl(batch, self.args.kl_estimator).sum(dim=1)
+        (scores,) = batch.need("scores")
+        rewards = scores - kl_coef * token_kl(batch, self.args.kl_estimator).sum(dim=1)
         groups = rewards.view(-1, self.args.samples_per_prompt)
         size = groups.shape[1]
         advantages = ((groups - groups.mean(dim=1, keepdim=True)) * size / (size - 1)).view(-1, 1)
@@ -253,7 +256,7 @@ class ExperienceMaker:
         """What brings the token rewards to deviation 1 without moving their mean (TRL's `whiten_rewards`)."""
         rewards = -kl_coef * token_kl(batch, self.args.kl_estimator)
         rows = torch.arange(len(batch), device=rewards.device)
-        rewards[rows, batch.lengths - 1] += batch.scores
+        rewards[rows, batch.lengths - 1] += batch.need("scores")[0]
         _, variance, _ = self._moments(rewards, batch.completion_mask)
         return float((variance + 1e-8).rsqrt())
 
@@ -280,8 +283,8 @@ def forward_inputs(batch: RolloutBatch) -> dict[str, Any]:
 
 def token_kl(batch: RolloutBatch, estimator: str) -> Tensor:
     """Estimate `[S, Tc]` of KL(policy || reference) at the drawn tokens, 0 outside the mask (Schulman 2020)."""
-    assert batch.old_logprobs is not None and batch.ref_logprobs is not None
-    log_ratio = (batch.old_logprobs - batch.ref_logprobs).clamp(-20, 20)
+    old_logprobs, ref_logprobs = batch.need("old_logprobs", "ref_logprobs")
+    log_ratio = (old_logprobs - ref_logprobs).clamp(-20, 20)
     if estimator == "k2":
         log_ratio = log_ratio.square() / 2
     elif estimator == "k3":
@@ -296,7 +299,7 @@ def importance_weights(batch: RolloutBatch, correction: str, cap: float) -> Tens
     """
     if correction == "none" or batch.sampler_logprobs is None:
         return None
-    assert batch.old_logprobs is not None
-    weights = (batch.old_logprobs - batch.sampler_logprobs).clamp(-20, 20).exp()
+    (old_logprobs,) = batch.need("old_logprobs")
+    weights = (old_logprobs - batch.sampler_logprobs).clamp(-20, 20).exp()
     weights = weights.clamp(max=cap) if correction == "truncate" else torch.where(weights <= cap, weights, 0.0)
     return torch.where(batch.completion_mask, weights, 0.0)

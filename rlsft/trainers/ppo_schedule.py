@@ -59,11 +59,12 @@ class PPOSchedule:
     def prompt_indices(self, iteration: int) -> list[int]:
         """Prompts of an iteration over all ranks: a window of one shuffled pass after another."""
         first = iteration * self.prompts_per_iteration
-        return [self._prompt_at(place) for place in range(first, first + self.prompts_per_iteration)]
-
-    def _prompt_at(self, place: int) -> int:
-        turn, index = divmod(place, self.num_prompts)
-        return int(np.random.default_rng([self.seed, _PROMPTS, turn]).permutation(self.num_prompts)[index])
+        turn, offset = divmod(first, self.num_prompts)
+        places: list[int] = []
+        while len(places) < offset + self.prompts_per_iteration:
+            places += np.random.default_rng([self.seed, _PROMPTS, turn]).permutation(self.num_prompts).tolist()
+            turn += 1
+        return places[offset : offset + self.prompts_per_iteration]
 
     def micro_batches(self, iteration: int, step: int) -> list[Tensor]:
         """Rows of this rank that optimizer step `step` of the iteration learns from, in micro-batches.

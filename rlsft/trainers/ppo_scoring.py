@@ -69,9 +69,7 @@ class Scorer:
         self.rewards: dict[str, Score]
         if isinstance(reward, RewardModel):
             reward.to(device).eval().requires_grad_(False)
-            self.rewards = {
-                "reward_model": _ModelReward(reward, tokenizer, batch_size, max_length, system_prompt)
-            }
+            self.rewards = {"reward_model": _ModelReward(reward, tokenizer, batch_size, max_length, system_prompt)}
         elif isinstance(reward, (list, tuple)) and reward and all(callable(item) for item in reward):
             self.rewards = {name: _ColumnsReward(f) for name, f in _named(reward).items()}
         elif callable(reward) and not isinstance(reward, torch.nn.Module):
@@ -84,7 +82,7 @@ class Scorer:
         self.weights = list(weights) if weights is not None else [1.0] * len(self.rewards)
         if len(self.weights) != len(self.rewards):
             raise ConfigError(
-                f"reward_weights must have one weight a reward: {len(self.rewards)} rewards, {len(self.weights)} weights"
+                f"reward_weights must have one weight a reward: {len(self.rewards)} rewards, got {len(self.weights)}"
             )
 
     def __call__(self, answers: Answers) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
@@ -167,9 +165,7 @@ class _ModelReward:
         silent = np.array([not text.strip() for text in answers.completions], dtype=bool)
         for places, score in ((np.flatnonzero(~silent), self._score), (np.flatnonzero(silent), self._score_silence)):
             if len(places):
-                scores[places] = score(
-                    [answers.prompts[i] for i in places], [answers.completions[i] for i in places]
-                )
+                scores[places] = score([answers.prompts[i] for i in places], [answers.completions[i] for i in places])
         return scores
 
     def _score(self, prompts: list[Prompt], completions: list[str]) -> NDArray[np.float64]:

@@ -81,7 +81,8 @@ class ValueModel(nn.Module):
                 "a separate value model cannot be copied from a policy with an adapter; pass value_model=... (a plain "
                 "model), or use value_model='shared' in PPOConfig"
             )
-        trunk = copy.deepcopy(trunk_of(model) if model.get_output_embeddings() is not None else model.base_model)  # type: ignore[operator]
+        source: Any = model
+        trunk = copy.deepcopy(trunk_of(source) if source.get_output_embeddings() is not None else source.base_model)
         trunk.requires_grad_(True)
         value = cls(hidden_size_of(model), trunk).to(next(trunk.parameters()).device)
         score = getattr(model, "score", None)
@@ -110,12 +111,35 @@ class ValueModel(nn.Module):
 
         folder = Path(path)
         if not (folder / CONFIG_FILE).is_file():
-            raise ModelError(f"{folder} holds no value model ({CONFIG_FILE} is missing); PPO writes one to value_model/")
+            raise ModelError(
+                f"{folder} holds no value model ({CONFIG_FILE} is missing); PPO writes one to value_model/"
+            )
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         trunk = None if config["shared"] else AutoModel.from_pretrained(folder, dtype="auto")
         value = cls(config["hidden_size"], trunk)
         value.head.load_state_dict(load_file(folder / HEAD_FILE))
         return value
+
+
+def value_model_for(
+    policy: nn.Module, given: ValueModel | str | os.PathLike[str] | nn.Module | None, *, kind: str | None
+) -> ValueModel | None:
+    """The value model of a run; made before the policy gets its adapter.
+
+    Args:
+        policy: a causal LM.
+        given: a value model, its folder, a transformers model to make one from, or None.
+        kind: what to make of `policy` where nothing is given, "shared" or "separate"; None = no value model.
+    """
+    if kind is None:
+        return None
+    if isinstance(given, ValueModel):
+        return given
+    if isinstance(given, nn.Module):
+        return ValueModel.separate_from(given)
+    if given is not None:
+        return ValueModel.from_pretrained(given)
+    return ValueModel.separate_from(policy) if kind == "separate" else ValueModel.shared_with(policy)
 
 
 def hidden_size_of(model: nn.Module) -> int:
@@ -182,12 +206,12 @@ class ActorCritic(nn.Module):
 
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """Recompute activations of the policy and of a separate value model in the backward pass."""
-        trunks = [self.policy, self.value.trunk if self.value is not None else None]
+        trunks: list[Any] = [self.policy, self.value.trunk if self.value is not None else None]
         for module in (trunk for trunk in trunks if trunk is not None):
             if hasattr(module, "activation_checkpointing_enable"):
                 module.activation_checkpointing_enable(**kwargs)
             else:  # transformers before 5.23
-                module.gradient_checkpointing_enable(kwargs.get("activation_checkpointing_kwargs"))  # type: ignore[operator]
+                module.gradient_checkpointing_enable(kwargs.get("activation_checkpointing_kwargs"))
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
         """The older name of `activation_checkpointing_enable`."""

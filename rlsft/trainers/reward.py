@@ -1,5 +1,4 @@
-"""Reward-model training on pairs: Bradley-Terry, one forward for both sides, calibration on held-out
-pairs."""
+"""Reward-model training on pairs: Bradley-Terry, one forward for both sides, calibration on held-out pairs."""
 
 from __future__ import annotations
 
@@ -16,14 +15,16 @@ from transformers import EvalPrediction, TrainerCallback
 from rlsft.data.collators import PairCollator
 from rlsft.data.encoding import encode_pair
 from rlsft.metrics.calibration import mean_margin, pair_calibration, reward_accuracy
-from rlsft.rewards import RewardModel, pooled_scores
-from rlsft.rewards.model import safe_pad_token
+from rlsft.rewards import RewardModel, pooled_scores, split_by_prompt
+from rlsft.rewards.model import SEQ_CLS, classification_config, safe_pad_token
 from rlsft.rewards.pooling import classifier_of
 from rlsft.trainers.arguments import RlsftArguments, at_least, one_of
 from rlsft.trainers.base import RlsftTrainer, encoded_eval
 from rlsft.trainers.encoded import Rows, encode_dataset
 from rlsft.trainers.preparation import adapt, length_limit, tokenizer_for
 from rlsft_kernels import pairwise_reward_loss
+
+__all__ = ["RewardConfig", "RewardTrainer", "split_by_prompt"]
 
 ENCODED_COLUMNS = ("chosen_input_ids", "rejected_input_ids")
 
@@ -108,7 +109,9 @@ class RewardTrainer(RlsftTrainer):
                 backbone, dtype=args.dtype, attn_implementation=args.attn_implementation, seed=args.seed
             ).backbone
         classifier_of(backbone)
-        backbone = adapt(backbone, args, peft_config, "SEQ_CLS")
+        if peft_config is not None:
+            peft_config = classification_config(peft_config)
+        backbone = adapt(backbone, args, peft_config, SEQ_CLS)
         limit = length_limit(args.max_length, classifier_of(backbone))
 
         def encoded(rows: Rows, name: str) -> Any:
@@ -142,8 +145,7 @@ class RewardTrainer(RlsftTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
-        """The pairwise loss of the batch, weighted by its share of the `num_items_in_batch` pairs of the
-        step."""
+        """The pairwise loss of the batch, weighted by its share of the `num_items_in_batch` pairs of the step."""
         chosen, rejected = self.both_rewards(model, inputs)
         loss, _ = self.pair_loss(chosen, rejected, inputs.get("margin"))
         self._watch(chosen.detach(), rejected.detach())
@@ -202,8 +204,7 @@ class RewardTrainer(RlsftTrainer):
         }
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write model and tokenizer; without a pad token in the config where it is the end token (see
-        RewardModel)."""
+        """Write model and tokenizer; without a pad token in the config where it is the end token (see RewardModel)."""
         with safe_pad_token(unwrapped(self)):
             super().save_model(output_dir, _internal_call=_internal_call)
 

@@ -15,6 +15,10 @@ class RunningStats:
     """
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Start a new window."""
         self._sums: dict[str, Tensor] = {}
         self._weights: dict[str, Tensor] = {}
         self._low: dict[str, Tensor] = {}
@@ -45,5 +49,5 @@ class RunningStats:
             if extremes:
                 rows = accelerator.gather(torch.stack(list(extremes.values()))[None])
                 means |= dict(zip(extremes, choose(rows, dim=0).tolist(), strict=True))
-        self.__init__()  # type: ignore[misc]
+        self.clear()
         return means

@@ -91,14 +91,15 @@ class SFTTrainer(RlsftTrainer):
         tokenizer = tokenizer_for(model, processing_class)
         if not isinstance(model, nn.Module):
             model = load_causal_lm(model, dtype=args.dtype, attn_implementation=args.attn_implementation)
-        model = adapt(model, args, peft_config, "CAUSAL_LM")
-        lm_head_of(model)  # says at once when the head is of a kind that the loss cannot use
+        policy = adapt(model, args, peft_config, "CAUSAL_LM")  # type: ignore[arg-type]
+        lm_head_of(policy)  # says at once when the head is of a kind that the loss cannot use
+        limit = length_limit(args.max_length, policy)
 
         def encoded(rows: Rows, name: str) -> Any:
-            return encode_demonstrations(rows, tokenizer, args, length_limit(args.max_length, model), name)
+            return encode_demonstrations(rows, tokenizer, args, limit, name)
 
         super().__init__(
-            model=model,
+            model=policy,
             args=args,
             data_collator=DemonstrationCollator(tokenizer.pad_token_id, args.padding_side, args.pad_to_multiple_of),
             train_dataset=None if train_dataset is None else encoded(train_dataset, "train_dataset"),
@@ -119,8 +120,7 @@ class SFTTrainer(RlsftTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
-        """Cross-entropy of the trained tokens over `num_items_in_batch`; only their hidden states meet the
-        head."""
+        """Cross-entropy of the trained tokens over `num_items_in_batch`; only their hidden states meet the head."""
         input_ids, trained_BT = inputs["input_ids"], trained_tokens(inputs)
         hidden_BTH = hidden_states(model, input_ids, inputs["attention_mask"])
         head = lm_head_of(model)
@@ -155,11 +155,10 @@ class SFTTrainer(RlsftTrainer):
             trained_BT,
             outputs=("logprob", "entropy", "is_top1"),
         )
-        assert scored.entropy is not None
-        assert scored.is_top1 is not None
-        columns = (-scored.logprob, scored.is_top1, scored.entropy, trained_BT)
+        logprob, entropy, is_top1 = (torch.as_tensor(x) for x in (scored.logprob, scored.entropy, scored.is_top1))
+        columns = (-logprob, is_top1, entropy, trained_BT)
         rows_BK = torch.stack([column.double().sum(dim=1) for column in columns], dim=1)
-        return rows_BK, scored.logprob, inputs["input_ids"].masked_fill(~trained_BT, IGNORED)
+        return rows_BK, logprob, inputs["input_ids"].masked_fill(~trained_BT, IGNORED)
 
     def metrics_of_rows(self, rows: np.ndarray) -> dict[str, float]:
         nll, right, entropy, count = rows.sum(axis=0) / max(rows[:, 3].sum(), 1.0)

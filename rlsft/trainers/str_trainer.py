@@ -235,11 +235,11 @@ class STRTrainer:
         )
         trainer.train(resume_from_checkpoint=latest_checkpoint(folder))
         measured = trainer.evaluate() if held_out else {}
-        trainer.model.merge_and_save(folder / "model", self.tokenizer)
+        trainer.reward_model.save_pretrained(folder / "model", self.tokenizer)
         return {"num_train_pairs": len(train), "num_eval_pairs": len(held_out), **measured}
 
     def _ppo(self, folder: Path) -> dict[str, Any]:
-        from rlsft.models import load_causal_lm, merge_lora
+        from rlsft.models import load_causal_lm
         from rlsft.trainers.ppo import PPOTrainer
 
         config = self.args.ppo_config(str(folder))
@@ -254,8 +254,7 @@ class STRTrainer:
         )
         trainer.train(resume_from_checkpoint=latest_checkpoint(folder))
         target = folder / "model"
-        merge_lora(trainer.model).save_pretrained(target)
-        self.tokenizer.save_pretrained(target)
+        trainer.save_policy(target)
         return {
             "model": str(target),
             "episodes": self.args.ppo_episodes,

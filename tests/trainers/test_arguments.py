@@ -81,7 +81,7 @@ def test_wrong_values_name_the_field(field: str, value: object, message: str, tm
 def test_wrong_values_of_the_methods_name_the_field(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="padding_side must be one of right, left, got 'middle'"):
         SFTConfig(str(tmp_path), padding_side="middle")
-    with pytest.raises(ConfigError, match="center_rewards_coefficient must be unset or at least 0, got -0.1"):
+    with pytest.raises(ConfigError, match=r"center_rewards_coefficient must be unset or at least 0, got -0.1"):
         RewardConfig(str(tmp_path), center_rewards_coefficient=-0.1)
 
 

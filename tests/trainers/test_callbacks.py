@@ -123,7 +123,9 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(number: signal.S
     callback.on_step_end(args, at_step(2), control)
     assert control.should_save
     assert control.should_training_stop
-    with pytest.raises(RunInterrupted, match=r"interrupted after step 2; .*resume_from_checkpoint='.*checkpoint-2'") as caught:
+    with pytest.raises(
+        RunInterrupted, match=r"interrupted after step 2; .*resume_from_checkpoint='.*checkpoint-2'"
+    ) as caught:
         callback.on_train_end(args, at_step(2), control)
     assert caught.value.checkpoint == tmp_path / "checkpoint-2"
     assert signal.getsignal(number) == before
@@ -183,7 +185,9 @@ def test_bad_gradients_in_a_row_are_an_error_that_names_the_step() -> None:
     good, bad = model_with_gradient(1.0)[0], float("nan")
     for model in (model_with_gradient(bad)[0], good, model_with_gradient(bad)[0]):
         guard.on_pre_optimizer_step(arguments(), at_step(6), TrainerControl(), model=model)
-    with pytest.raises(RunError, match=r"step 8: the gradient is NaN or infinite, 2 step\(s\) in a row.*Lower learning_rate"):
+    with pytest.raises(
+        RunError, match=r"step 8: the gradient is NaN or infinite, 2 step\(s\) in a row.*Lower learning_rate"
+    ):
         guard.on_pre_optimizer_step(arguments(), at_step(7), TrainerControl(), model=model_with_gradient(bad)[0])
 
 
