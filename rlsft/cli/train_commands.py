@@ -93,9 +93,9 @@ def resolve_reward(name: str, args: Any) -> Any:
 
         return RewardModel.from_pretrained(name, dtype=args.dtype, attn_implementation=args.attn_implementation)
     if ":" in name:
-        from rlsft.evaluation import load_function
+        from rlsft.evaluation import load_kpi
 
-        return [load_function(name)]
+        return [load_kpi(name).function]
     raise ConfigError(f"--reward_model {name!r}: neither a folder nor module:function")
 
 

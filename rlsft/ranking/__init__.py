@@ -1,6 +1,6 @@
 """Self-supervised text ranking: encoders, TextRank + ISODATA, noise, pairs, explanations."""
 
-from rlsft.ranking.agreement import AgreementReport, agreement_with_second_reply
+from rlsft.ranking.agreement import agreement_with_second_reply
 from rlsft.ranking.encoders import (
     CachedEncoder,
     Encoder,
@@ -12,12 +12,11 @@ from rlsft.ranking.explain import Explanation
 from rlsft.ranking.noise import NOISE_KINDS, add_noise
 from rlsft.ranking.pipeline import rank_responses
 from rlsft.ranking.rank_file import rank_file, read_candidates
-from rlsft.ranking.render import render
+from rlsft.ranking.render import render, render_agreement
 from rlsft.ranking.results import RankedResponses
 
 __all__ = [
     "NOISE_KINDS",
-    "AgreementReport",
     "CachedEncoder",
     "Encoder",
     "Explanation",
@@ -31,4 +30,5 @@ __all__ = [
     "rank_responses",
     "read_candidates",
     "render",
+    "render_agreement",
 ]

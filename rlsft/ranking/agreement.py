@@ -8,8 +8,7 @@ says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,70 +19,23 @@ from rlsft.ranking.encoders import EncoderSpec, load_encoder
 from rlsft.ranking.features import make_features
 from rlsft.ranking.inputs import Candidates, Prompt, collect_candidates, prompt_key
 from rlsft.ranking.noise import content_rng
-from rlsft.ranking.scoring import GraphSettings, rank_within, score_answers
+from rlsft.ranking.scoring import Backend, GraphSettings, rank_within, score_answers
 
 LABEL = (
-    "Proxy of human agreement: the rank of a second human reply among other answers, "
-    "not a human judgement of the model's answers"
+    "Proxy of human agreement: where a second human reply is ranked among other answers, with the first reply shown. "
+    "Not a human judgement of the model's answers."
 )
-METHODS = ("textrank_teleport", "textrank_paper", "plain_cosine")
-MEASURES = ("reciprocal_rank", "percentile", "top1")
-_NAMES = {
+METHODS = {
     "textrank_teleport": "TextRank, teleport to one human reply (default)",
     "textrank_paper": "TextRank without teleport (the paper's ranker)",
     "plain_cosine": "plain cosine to the human reply, no graph",
-    "chance": "random order",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class AgreementReport:
-    """Where the second human reply was ranked, by method; intervals resample prompts.
-
-    Measures: `reciprocal_rank` 1/rank; `percentile` from 0 (last) to 1 (first); `top1` share of first places.
-    """
-
-    methods: dict[str, dict[str, Interval]]  # method -> measure -> mean with interval
-    chance: dict[str, float]  # measure -> expectation under a random order
-    graph_gain: dict[str, Interval]  # measure -> teleport minus plain cosine, paired
-    num_prompts: int
-    mean_candidates: float  # how many answers a list held, the second reply included
-    distractors: Literal["model samples", "replies to other prompts"]
-    label: str = LABEL
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as a JSON object."""
-        return {
-            "label": self.label,
-            "prompts": self.num_prompts,
-            "mean_candidates": self.mean_candidates,
-            "distractors": self.distractors,
-            "methods": {
-                method: {measure: _interval(value) for measure, value in values.items()}
-                for method, values in self.methods.items()
-            },
-            "chance": self.chance,
-            "teleport_minus_plain_cosine": {measure: _interval(value) for measure, value in self.graph_gain.items()},
-        }
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.label}.",
-            f"{self.num_prompts} prompts, {self.mean_candidates:.1f} candidates each ({self.distractors}).",
-        ]
-        for method, values in self.methods.items():
-            lines.append(
-                f"  {_NAMES[method]}: reciprocal rank {values['reciprocal_rank'].format()}, "
-                f"percentile {values['percentile'].format()}, top-1 {values['top1'].format()}"
-            )
-        chance = self.chance
-        lines.append(
-            f"  {_NAMES['chance']}: reciprocal rank {chance['reciprocal_rank']:.3f}, "
-            f"percentile {chance['percentile']:.3f}, top-1 {chance['top1']:.3f}"
-        )
-        gain = self.graph_gain["reciprocal_rank"]
-        lines.append(f"  What the graph adds to plain cosine, in reciprocal rank: {gain.format()}")
-        return "\n".join(lines)
+MEASURES = {
+    "reciprocal_rank": "mean reciprocal rank",
+    "percentile": "mean percentile (1 = first, 0 = last)",
+    "top1": "first place rate",
+}
+GAIN = "teleport_minus_cosine"
 
 
 class _Lists(NamedTuple):
@@ -106,9 +58,12 @@ def agreement_with_second_reply(
     num_resamples: int = 2000,
     language: str = "en",
     seed: int = 0,
-    backend: str = "auto",
-) -> AgreementReport:
+    backend: Backend = "auto",
+) -> dict[str, Any]:
     """Rank a second human reply with the help of the first, and the first with the help of the second.
+
+    The paper's ranker, plain cosine and chance stand beside the default, and the paired difference to plain cosine
+    says what the graph adds. Intervals resample prompts.
 
     Args:
         examples: (prompt, replies) with at least two distinct replies each, such as
@@ -118,6 +73,10 @@ def agreement_with_second_reply(
         encoder, similarity, damping, teleport_strength, language, backend: see `rank_responses`.
         num_distractors: competitors a prompt, at most.
         num_resamples: bootstrap samples of the intervals.
+
+    Returns:
+        A JSON object: `proxy` (True), `description`, `num_prompts`, `mean_candidates`, `distractors`, and `rows` of
+        `method, measure, label, mean, low, high, n, chance`, the last method being `teleport_minus_cosine`.
 
     Raises:
         DataError: no example has two replies and a competitor.
@@ -136,7 +95,13 @@ def agreement_with_second_reply(
         values[method] = score_answers(lists.candidates, features, settings)[0]
     sizes = np.diff(lists.candidates.offsets)
     measured = {method: _measure(rank_within(values[method], group)[lists.second], sizes) for method in METHODS}
-    return _report(measured, sizes, lists, num_resamples, seed, samples is not None)
+    return _report(
+        measured,
+        lists,
+        num_resamples=num_resamples,
+        seed=seed,
+        distractors="replies to other prompts" if samples is None else "model samples",
+    )
 
 
 def _make_lists(
@@ -188,44 +153,49 @@ def _measure(rank: NDArray[np.int64], size: NDArray[np.int64]) -> dict[str, NDAr
 
 def _report(
     measured: dict[str, dict[str, NDArray[np.float64]]],
-    sizes: NDArray[np.int64],
     lists: _Lists,
+    *,
     num_resamples: int,
     seed: int,
-    with_samples: bool,
-) -> AgreementReport:
-    groups = lists.prompt_of.tolist()
-    methods = {
-        method: {
-            measure: bootstrap_mean(values[measure], groups=groups, num_resamples=num_resamples, seed=seed)
-            for measure in MEASURES
-        }
+    distractors: str,
+) -> dict[str, Any]:
+    sizes = np.diff(lists.candidates.offsets)
+    settings: dict[str, Any] = {"groups": lists.prompt_of.tolist(), "num_resamples": num_resamples, "seed": seed}
+    chance = {
+        "reciprocal_rank": float(np.mean([(1.0 / np.arange(1, size + 1)).mean() for size in sizes])),
+        "percentile": 0.5,
+        "top1": float((1.0 / sizes).mean()),
+    }
+    rows = [
+        _row(method, measure, bootstrap_mean(values[measure], **settings), chance[measure])
         for method, values in measured.items()
-    }
-    gain = {
-        measure: paired_bootstrap(
-            measured["plain_cosine"][measure],
-            measured["textrank_teleport"][measure],
-            groups=groups,
-            num_resamples=num_resamples,
-            seed=seed,
-        )
         for measure in MEASURES
+    ]
+    cosine, teleport = measured["plain_cosine"], measured["textrank_teleport"]
+    rows += [
+        _row(GAIN, measure, paired_bootstrap(cosine[measure], teleport[measure], **settings), None)
+        for measure in MEASURES
+    ]
+    num_prompts = len(set(settings["groups"]))
+    return {
+        "proxy": True,
+        "description": f"{LABEL} {num_prompts} prompts, {sizes.mean():.1f} candidates each ({distractors}).",
+        "num_prompts": num_prompts,
+        "mean_candidates": float(sizes.mean()),
+        "distractors": distractors,
+        "rows": rows,
     }
-    expected = [float((1.0 / np.arange(1, size + 1)).mean()) for size in sizes]
-    return AgreementReport(
-        methods=methods,
-        chance={
-            "reciprocal_rank": float(np.mean(expected)),
-            "percentile": 0.5,
-            "top1": float((1.0 / sizes).mean()),
-        },
-        graph_gain=gain,
-        num_prompts=len(set(groups)),
-        mean_candidates=float(sizes.mean()),
-        distractors="model samples" if with_samples else "replies to other prompts",
-    )
 
 
-def _interval(value: Interval) -> dict[str, Any]:
-    return {"mean": value.mean, "low": value.low, "high": value.high, "n": value.n, "units": value.units}
+def _row(method: str, measure: str, value: Interval, chance: float | None) -> dict[str, Any]:
+    name = METHODS.get(method, "what the graph adds: teleport minus plain cosine")
+    return {
+        "method": method,
+        "measure": measure,
+        "label": f"{name}: {MEASURES[measure]}",
+        "mean": value.mean,
+        "low": value.low,
+        "high": value.high,
+        "n": value.units,
+        "chance": chance,
+    }

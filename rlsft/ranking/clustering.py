@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rlsft.errors import ConfigError
 from rlsft.ranking.inputs import Candidates, check_choice
+from rlsft.ranking.scoring import Backend
 
 CLUSTERS = ("ball_hall", "str")
 
@@ -37,14 +38,14 @@ class Clusters:
 
 def cluster_answers(
     candidates: Candidates,
-    vectors: NDArray[np.float32],  # [S, d] unit rows
+    vectors: NDArray[np.float64],  # [S, d] unit rows
     scores: NDArray[np.float64],  # [S]
     ranks: NDArray[np.int64],  # [S]
     *,
     cluster: str | None = "ball_hall",
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
-    backend: str = "auto",
+    backend: Backend = "auto",
 ) -> Clusters:
     """Cluster the answers of every prompt and pick the medoids, ties by the higher score.
 
@@ -68,19 +69,26 @@ def cluster_answers(
 
 def _isodata_labels(
     candidates: Candidates,
-    vectors: NDArray[np.float32],
+    vectors: NDArray[np.float64],
     cluster: str,
     options: dict[str, Any],
     seed: int,
-    backend: str,
+    backend: Backend,
 ) -> NDArray[np.int64]:
     from rlsft_kernels import isodata
 
-    check_choice("cluster", cluster, CLUSTERS)
+    variant: Any = check_choice("cluster", cluster, CLUSTERS)
     for name in ("variant", "groups", "points", "seed"):
         if name in options:
             raise ConfigError(f"cluster_options must not set {name!r}: the pipeline sets it")
-    result = isodata(vectors, groups=candidates.offsets, variant=cluster, seed=seed, **{"backend": backend, **options})
+    try:
+        result = isodata(
+            vectors, groups=candidates.offsets, variant=variant, seed=seed, **{"backend": backend, **options}
+        )
+    except TypeError as error:
+        raise ConfigError(f"cluster_options: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"cluster={cluster!r} with cluster_options {options}: {error}") from error
     return np.asarray(result.labels, dtype=np.int64)
 
 
@@ -106,15 +114,14 @@ def _flat(labels: NDArray[np.int64], group: NDArray[np.int64]) -> NDArray[np.int
 
 
 def _centre_distances(
-    labels: NDArray[np.int64], group: NDArray[np.int64], vectors: NDArray[np.float32]
+    labels: NDArray[np.int64], group: NDArray[np.int64], vectors: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     flat = _flat(labels, group)
     order = np.argsort(flat, kind="stable")
     starts = np.searchsorted(flat[order], np.arange(flat.max(initial=-1) + 1))
-    rows = vectors.astype(np.float64)
-    sums = np.add.reduceat(rows[order], starts, axis=0) if len(starts) else rows
+    sums = np.add.reduceat(vectors[order], starts, axis=0) if len(starts) else vectors
     centres = sums / np.bincount(flat)[:, None]
-    return flat, np.linalg.norm(rows - centres[flat], axis=1)
+    return flat, np.linalg.norm(vectors - centres[flat], axis=1)
 
 
 def _medoids(

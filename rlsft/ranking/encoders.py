@@ -9,13 +9,15 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlsft.artifacts import atomic_path
 from rlsft.errors import ConfigError, DataError, ModelError
+
+Float = TypeVar("Float", np.float32, np.float64)
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +119,7 @@ class FunctionEncoder:
         languages: tuple[str, ...] | None = None,
     ) -> None:
         self._function = function
-        self.name: str = name or getattr(function, "name", None) or getattr(function, "__name__", "custom")
+        self.name = str(name or getattr(function, "name", None) or getattr(function, "__name__", "custom"))
         self.languages = languages if languages is not None else getattr(function, "languages", None)
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -205,10 +207,10 @@ def embed(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float32]:
     return unit_rows(rows)[[position[text] for text in texts]]
 
 
-def unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows scaled to length 1; a zero row stays zero (its cosine with everything is 0)."""
+def unit_rows(rows: NDArray[Float]) -> NDArray[Float]:
+    """Rows scaled to length 1 in their own dtype; a zero row stays zero (its cosine with everything is 0)."""
     norms = np.linalg.norm(rows.astype(np.float64), axis=-1, keepdims=True)
-    return (rows / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+    return (rows / np.where(norms > 0, norms, 1.0)).astype(rows.dtype)
 
 
 def language_warning(encoder: Encoder | None, language: str) -> str | None:
@@ -217,7 +219,7 @@ def language_warning(encoder: Encoder | None, language: str) -> str | None:
         return None
     text = (
         f"encoder {encoder.name!r} was made for {', '.join(encoder.languages)}, not for {language!r}: its distances "
-        f"mean little there. Use a multilingual encoder folder, or encoder=None for word overlap."
+        f"mean little there. Use a multilingual encoder folder, or encoder=None for word overlap"
     )
     _log_once(text)
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from rlsft.errors import DataError
 from rlsft.ranking.clustering import NO_CLUSTER, Clusters
 from rlsft.ranking.features import Features
 from rlsft.ranking.inputs import Candidates
-from rlsft.ranking.scoring import GraphSettings, edge_weights
+from rlsft.ranking.scoring import GraphSettings, edge_blocks
 
 NUM_NEIGHBOURS = 3
 
@@ -96,7 +97,7 @@ class Explainer:
         at = rows.start + index
         edges = self._edges(rows)
         parts = self._parts(rows, edges, index)
-        cosines = self.features.vectors[rows].astype(np.float64) @ self.features.vectors[at]
+        cosines = self.features.vectors[rows] @ self.features.vectors[at]
         cosine = self.features.cosine[at]
         has_one = not np.isnan(cosine)
         return {
@@ -115,14 +116,17 @@ class Explainer:
             "cosine_rank": int(self.cosine_ranks[at]) if has_one else None,
         }
 
+    @cached_property
+    def _blocks(self) -> NDArray[np.float64]:
+        """All edges, made in one call when the first explanation is asked for."""
+        return edge_blocks(self.features, self.candidates.offsets, self.settings.backend)
+
     def _edges(self, rows: slice) -> NDArray[np.float64]:
-        one_group = Features(
-            edge=self.features.edge,
-            vectors=self.features.vectors[rows],
-            tokens=None if self.features.tokens is None else self.features.tokens[rows],
-            cosine=self.features.cosine[rows],
-        )
-        return edge_weights(one_group, self.settings.backend)
+        """[m, m] edges of the prompt whose answers are `rows`."""
+        sizes = np.diff(self.candidates.offsets)
+        m = rows.stop - rows.start
+        start = int((sizes[: self.candidates.prompt_index[rows.start]] ** 2).sum())
+        return self._blocks[start : start + m * m].reshape(m, m)
 
     def _parts(self, rows: slice, edges: NDArray[np.float64], index: int) -> Parts:
         scores, damping = self.scores[rows], self.settings.damping

@@ -28,7 +28,7 @@ class Features:
     """What the graph and the clusters are built from, one row an answer."""
 
     edge: str  # one of SIMILARITIES: the edge map that is really used
-    vectors: NDArray[np.float32]  # [S, d] unit rows
+    vectors: NDArray[np.float64]  # [S, d] unit rows; float64, so that rounding decides no tie
     tokens: list[list[int]] | None  # S lists of token ids, for the edges of TOKEN_EDGES
     cosine: NDArray[np.float64]  # [S] with the demonstration of the prompt; NaN where there is none
 
@@ -65,10 +65,10 @@ def content_words(text: str, language: str) -> list[str]:
     return [word for word in words if any(char.isalnum() for char in word)] or words
 
 
-def _encoded(candidates: Candidates, encoder: Encoder) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def _encoded(candidates: Candidates, encoder: Encoder) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     with_one = [p for p, text in enumerate(candidates.demonstrations) if text is not None]
     demonstrations = [text for text in candidates.demonstrations if text is not None]
-    rows = embed(encoder, [*candidates.texts, *demonstrations])
+    rows = unit_rows(embed(encoder, [*candidates.texts, *demonstrations]).astype(np.float64))
     if not rows.shape[1]:
         raise ConfigError(f"encoder {encoder.name!r} returned vectors of length 0")
     vectors, demonstration_rows = rows[: len(candidates.texts)], rows[len(candidates.texts) :]
@@ -78,19 +78,18 @@ def _encoded(candidates: Candidates, encoder: Encoder) -> tuple[NDArray[np.float
 
 
 def _row_cosines(
-    vectors: NDArray[np.float32], others: NDArray[np.float32], row_of: NDArray[np.int64]
+    vectors: NDArray[np.float64], others: NDArray[np.float64], row_of: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """[S] cosine of each unit row with the unit row `row_of` it in `others`; NaN where that is -1."""
     cosine = np.full(len(vectors), np.nan)
     known = row_of >= 0
-    left, right = vectors[known].astype(np.float64), others[row_of[known]].astype(np.float64)
-    cosine[known] = np.clip((left * right).sum(axis=1), -1.0, 1.0)
+    cosine[known] = np.clip((vectors[known] * others[row_of[known]]).sum(axis=1), -1.0, 1.0)
     return cosine
 
 
 def _word_count_vectors(
     candidates: Candidates, words: list[list[str]], language: str
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Word counts scaled to length 1, over the words of the prompt's own answers and demonstration."""
     columns_of: list[dict[str, int]] = []
     demonstration_words: list[list[str]] = []
@@ -114,8 +113,8 @@ def _word_count_vectors(
 
 def _count_rows(
     texts: Sequence[Sequence[str]], columns_of: Sequence[dict[str, int]], width: int
-) -> NDArray[np.float32]:
-    counts = np.zeros((len(texts), width), np.float32)
+) -> NDArray[np.float64]:
+    counts = np.zeros((len(texts), width))
     for row, (words, column_of) in enumerate(zip(texts, columns_of, strict=True)):
         for word, count in Counter(words).items():
             counts[row, column_of[word]] = count

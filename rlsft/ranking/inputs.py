@@ -54,7 +54,7 @@ def collect_candidates(
         most = max((len(answers) for answers in responses), default=0)
         raise DataError(
             f"ranking compares the responses to one prompt and needs at least 2 that are not empty, but none of the "
-            f"{len(prompts)} prompts has them (at most {most} responses a prompt came); sample several a prompt"
+            f"{len(prompts)} prompts has them (the longest list holds {most}); sample several a prompt"
         )
     given = [None] * len(prompts) if demonstrations is None else list(demonstrations)
     return Candidates(

@@ -57,7 +57,7 @@ def content_rng(seed: int, *parts: str) -> np.random.Generator:
 
 
 def check_noise_kinds(kinds: Sequence[str]) -> tuple[NoiseKind, ...]:
-    """`kinds` without repeats, in the order of `NOISE_KINDS`; an unknown one is a `ConfigError` with the nearest name."""
+    """`kinds` without repeats, in the order of `NOISE_KINDS`; `ConfigError` with the nearest name for another."""
     if isinstance(kinds, str):
         raise ConfigError(f"noise_kinds must be a list such as {list(NOISE_KINDS)}, got the string {kinds!r}")
     for kind in kinds:
@@ -108,15 +108,20 @@ def _negate(text: str, rng: np.random.Generator, language: str, others: Sequence
 
 def _edit_ngram(text: str, rng: np.random.Generator, language: str, others: Sequence[str]) -> str | None:
     """One n-gram of 1 to 3 words deleted, replaced or inserted."""
-    spans = word_spans(text, language)
+    every_span = word_spans(text, language)
+    # Marks are touched only together with the words around them, or where a text holds nothing else.
+    spans = [span for span in every_span if _is_plain(text[slice(*span)])] or every_span
     if not spans:
         return None
     length = int(rng.integers(1, MAX_NGRAM + 1))
     edits = ("delete", "replace", "insert") if len(spans) > length else ("replace", "insert")
     edit = edits[int(rng.integers(len(edits)))]
     if edit == "insert":
-        at = spans[int(rng.integers(len(spans)))][0]
-        return text[:at] + _borrowed(text, length, rng, language, others) + _gap(language) + text[at:]
+        phrase, gap = _borrowed(text, length, rng, language, others), _gap(language)
+        place = int(rng.integers(len(spans) + 1))
+        if place == len(spans):
+            return text[: spans[-1][1]] + gap + phrase + text[spans[-1][1] :]
+        return text[: spans[place][0]] + phrase + gap + text[spans[place][0] :]
     length = min(length, len(spans))
     first = int(rng.integers(len(spans) - length + 1))
     start, end = spans[first][0], spans[first + length - 1][1]
@@ -128,11 +133,12 @@ def _edit_ngram(text: str, rng: np.random.Generator, language: str, others: Sequ
 def _borrowed(avoid: str, length: int, rng: np.random.Generator, language: str, others: Sequence[str]) -> str:
     """`length` neighbouring words of another text, or common words; never the words of `avoid` again."""
     gap = _gap(language)
-    words = [words for words in (_plain_words(other, language) for other in others) if len(words) >= length]
-    if words:
-        source = words[int(rng.integers(len(words)))]
-        first = int(rng.integers(len(source) - length + 1))
-        phrase = gap.join(source[first : first + length])
+    for index in rng.permutation(len(others)):
+        words = _plain_words(others[index], language)
+        if len(words) < length:
+            continue
+        first = int(rng.integers(len(words) - length + 1))
+        phrase = gap.join(words[first : first + length])
         if phrase.casefold() != avoid.casefold():
             return phrase
     common = [word for word in _COMMON_WORDS[language] if word.casefold() != avoid.casefold()]
@@ -140,7 +146,11 @@ def _borrowed(avoid: str, length: int, rng: np.random.Generator, language: str, 
 
 
 def _plain_words(text: str, language: str) -> list[str]:
-    return [word for word in split_words(text, language) if any(char.isalnum() for char in word)]
+    return [word for word in split_words(text, language) if _is_plain(word)]
+
+
+def _is_plain(word: str) -> bool:
+    return any(char.isalnum() for char in word)
 
 
 def _gap(language: str) -> str:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from rlsft.errors import ConfigError
 from rlsft.ranking.inputs import Prompt, check_choice, prompt_key
 from rlsft.ranking.noise import NOISE_KINDS, add_noise, check_noise_kinds, content_rng

@@ -19,7 +19,7 @@ from rlsft.ranking.inputs import Candidates, Prompt, collect_candidates
 from rlsft.ranking.noise import NOISE_KINDS
 from rlsft.ranking.pairs import PairMode, PairSettings, make_pairs
 from rlsft.ranking.results import RankedResponses
-from rlsft.ranking.scoring import GraphSettings, Teleport, rank_within, score_answers
+from rlsft.ranking.scoring import Backend, GraphSettings, Teleport, rank_within, score_answers
 from rlsft.ranking.summary import make_summary
 from rlsft.text import check_language
 
@@ -46,7 +46,7 @@ def rank_responses(
     noise_kinds: Sequence[str] = NOISE_KINDS,
     language: str = "en",
     seed: int = 0,
-    backend: str = "auto",
+    backend: Backend = "auto",
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> RankedResponses:
     """Rank the responses to each prompt and make preference pairs of them.
@@ -110,6 +110,7 @@ def rank_responses(
         "cluster_options": dict(cluster_options or {}),
         **asdict(graph),
         **asdict(pairing),
+        "noise_kinds": list(pairing.noise_kinds),
     }
     summary = make_summary(explainer, pairs, skipped, settings, language_warning(model, language))
     for warning in summary["warnings"]:

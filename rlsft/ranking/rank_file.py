@@ -29,11 +29,14 @@ def rank_file(
     *,
     column_map: Mapping[str, str] | str | None = None,
     limit: int | None = None,
-    settings: Mapping[str, Any] | None = None,  # arguments of rank_responses
+    **options: Any,
 ) -> RankedResponses:
-    """`rank_responses` over a JSONL, JSON, CSV or parquet file; see `read_candidates` for its rows."""
+    """`rank_responses` over a JSONL, JSON, CSV or parquet file; see `read_candidates` for its rows.
+
+    `options` are the keyword arguments of `rank_responses`, all but the demonstrations, which the file holds.
+    """
     found = read_candidates(path, column_map=column_map, limit=limit)
-    return rank_responses(found.prompts, found.responses, demonstrations=found.demonstrations, **dict(settings or {}))
+    return rank_responses(found.prompts, found.responses, demonstrations=found.demonstrations, **options)
 
 
 def read_candidates(

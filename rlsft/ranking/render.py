@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rlsft.data import prompt_text
+from rlsft.ranking.agreement import GAIN, MEASURES, METHODS
 from rlsft.ranking.results import RankedResponses
 
 if TYPE_CHECKING:
@@ -67,3 +70,32 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 def _one_line(text: str, width: int) -> str:
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def render_agreement(report: Mapping[str, Any]) -> Table:
+    """What `agreement_with_second_reply` found, as a rich table with chance beside each method."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title="Rank agreement (proxy)", caption=report["description"], box=SIMPLE_HEAD)
+    table.add_column("ranker")
+    for name in MEASURES.values():
+        table.add_column(name, justify="right")
+    cells: dict[str, list[str]] = {}
+    chance: list[str] = []
+    for row in report["rows"]:
+        cells.setdefault(row["method"], []).append(_with_interval(row))
+        if row["method"] == "plain_cosine":
+            chance.append(f"{row['chance']:.3f}")
+    for method, name in METHODS.items():
+        table.add_row(name, *cells[method])
+    table.add_row("random order", *chance)
+    table.add_row("teleport minus plain cosine: what the graph adds", *cells[GAIN])
+    return table
+
+
+def _with_interval(row: Mapping[str, Any]) -> str:
+    bounds = (row["mean"], row["low"], row["high"])
+    if any(bound is None or not math.isfinite(bound) for bound in bounds):
+        return "–" if row["mean"] is None else f"{row['mean']:.3f}"
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*bounds)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlsft.errors import ConfigError
+from rlsft.errors import ConfigError, DataError
 from rlsft.ranking.features import TOKEN_EDGES, Features
 from rlsft.ranking.inputs import Candidates, check_choice
 
 Teleport = Literal["demonstration"] | None
+Backend = Literal["auto", "triton", "native", "reference"]
 FORMS = ("stochastic", "eigenvector")
 
 # Scores closer than this are a tie, and ties go to the first answer: rounding decides no rank.
@@ -27,7 +28,7 @@ class GraphSettings:
     damping: float = 0.85
     teleport: Teleport = "demonstration"
     teleport_strength: float = 4.0  # v_i is proportional to exp(strength * cosine)
-    backend: str = "auto"
+    backend: Backend = "auto"
 
     def __post_init__(self) -> None:
         check_choice("form", self.form, FORMS)
@@ -88,30 +89,34 @@ def run_textrank(
     teleport: NDArray[np.float64] | None = None,  # [S]
 ) -> NDArray[np.float64]:
     """[S] TextRank scores of the groups that `offsets` cut out of `features`, in one call."""
-    from rlsft_kernels import textrank
+    from rlsft_kernels import ConvergenceError, textrank
 
-    options = {
-        "damping": settings.damping,
-        "teleport": teleport,
-        "form": settings.form,
-        "backend": settings.backend,
-        "groups": offsets,
-    }
-    if features.edge in TOKEN_EDGES:
-        edges = edge_weights(features, offsets, settings.backend)
-        result = textrank(edges, edge="precomputed", **options)
-    else:
-        result = textrank(embeddings=features.vectors, edge=features.edge, **options)
+    source: dict[str, Any] = (
+        {"tokens": features.tokens} if features.edge in TOKEN_EDGES else {"embeddings": features.vectors}
+    )
+    try:
+        result = textrank(
+            **source,
+            groups=offsets,
+            edge=features.edge,
+            damping=settings.damping,
+            teleport=teleport,
+            form=settings.form,
+            backend=settings.backend,
+        )
+    except (ValueError, ConvergenceError) as error:
+        raise DataError(f"the answers cannot be scored with similarity={features.edge!r}: {error}") from error
     return np.asarray(result.scores, dtype=np.float64)
 
 
-def edge_weights(features: Features, offsets: NDArray[np.int64], backend: str = "auto") -> NDArray[np.floating]:
-    """The edges of the groups that `offsets` cut out of `features`, as `similarity_matrix` lays them out."""
+def edge_blocks(features: Features, offsets: NDArray[np.int64], backend: Backend = "auto") -> NDArray[np.float64]:
+    """The edges that `run_textrank` used: one m x m block a prompt, from row to column, in a flat run."""
     from rlsft_kernels import similarity_matrix
 
-    if features.edge in TOKEN_EDGES:
-        return similarity_matrix(tokens=features.tokens, groups=offsets, edge=features.edge, backend=backend)
-    return similarity_matrix(features.vectors, groups=offsets, edge=features.edge, backend=backend)
+    source: dict[str, Any] = (
+        {"tokens": features.tokens} if features.edge in TOKEN_EDGES else {"embeddings": features.vectors}
+    )
+    return np.asarray(similarity_matrix(**source, groups=offsets, edge=features.edge, backend=backend), np.float64)
 
 
 def rank_within(values: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -29,7 +29,7 @@ def make_summary(
     is_ranked = answers >= 2
     kept = ranking.clusters.representatives_per_prompt(candidates)[is_ranked]
     warnings = [language_warning] if language_warning else []
-    warnings += cluster_warnings(answers[is_ranked], kept, clustered=settings["cluster"] is not None)
+    warnings += cluster_warnings(answers[is_ranked], kept, cluster=settings["cluster"])
     warnings += input_warnings(candidates, is_ranked, teleports=ranking.settings.teleports)
     return {
         "prompts": len(candidates.prompts),
@@ -77,19 +77,20 @@ def cluster_warnings(
     answers: NDArray[np.int64],  # [R] answers of each ranked prompt
     kept: NDArray[np.int64],  # [R] representatives m'
     *,
-    clustered: bool,
+    cluster: str | None,
 ) -> list[str]:
     """What to do when clustering kept everything, or next to nothing."""
+    thresholds = "var_threshold" if cluster == "str" else "min_distance or max_std"
     found = []
-    if clustered and (kept == answers).all():
+    if cluster is not None and (kept == answers).all():
         found.append(
             f"every answer is its own cluster in all {len(kept)} ranked prompts, so clustering removed no "
-            "duplicates; raise min_distance or max_std in cluster_options, or sample more answers a prompt"
+            f"duplicates; raise {thresholds} in cluster_options, or sample more answers a prompt"
         )
     if (kept < 2).all():
         found.append(
             f"all answers fall into one cluster in all {len(kept)} ranked prompts, so there are no pairs; lower "
-            "min_distance or max_std in cluster_options, or sample at a higher temperature"
+            f"{thresholds} in cluster_options, or sample at a higher temperature"
         )
     return found
 
@@ -101,11 +102,11 @@ def input_warnings(candidates: Candidates, is_ranked: NDArray[np.bool_], *, tele
     missing = sum(candidates.demonstrations[p] is None for p in np.flatnonzero(is_ranked))
     if teleports and missing:
         found.append(
-            f"{missing} of {total} ranked prompts have no demonstration: there teleport is uniform, which is the "
+            f"no demonstration for {missing} of the {total} ranked prompts: teleport is uniform there, as in the "
             "paper's ranker"
         )
     if candidates.num_empty:
-        found.append(f"{candidates.num_empty} empty responses were left out of the ranking")
+        found.append(f"empty responses, left out of the ranking: {candidates.num_empty}")
     return found
 
 
@@ -128,6 +129,6 @@ def describe(summary: dict[str, Any]) -> str:
             f"{'undefined' if tau is None else format(tau, '.3f')}, same winner {agreement['same_winner']:.0%}."
         )
     skipped = summary["skipped"]
-    lines += [f"Without pairs: {count} prompts ({reason})." for reason, count in skipped["reasons"].items()]
+    lines += [f"Prompts without pairs: {count} ({reason})." for reason, count in skipped["reasons"].items()]
     lines += [f"Warning: {warning}." for warning in summary["warnings"]]
     return "\n".join(lines)

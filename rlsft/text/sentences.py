@@ -14,9 +14,7 @@ _OPENERS = "「『（【〈《“‘"
 _CLOSERS = "\"'”’)\\]}»」』）】〉》｣"
 
 _MARK_RUN = re.compile(rf"[{_ASCII_MARKS}{_WIDE_MARKS}]+[{_CLOSERS}]*|\n+")
-_ENDS = re.compile(
-    rf"(?:[{_ASCII_MARKS}{_WIDE_MARKS}][{_CLOSERS}]*|[」』｣]|(?:^|\s){EMOTICON}|[{EMOJI}]\ufe0f?)\s*\Z"
-)
+_ENDS = re.compile(rf"(?:[{_ASCII_MARKS}{_WIDE_MARKS}][{_CLOSERS}]*|[」』｣]|(?:^|\s){EMOTICON}|[{EMOJI}]\ufe0f?)\s*\Z")
 _QUOTED = re.compile(r"「[^「」]*」|『[^『』]*』")
 # A quotation followed by one of these goes on: 「行く。」と言った。
 _QUOTE_GOES_ON = re.compile(r"[、，,とっ]|って|なんて|なん|など|の|は|が|を|に|だ|で|说|地|道")
@@ -105,6 +103,4 @@ def _is_abbreviation(before: str, following: str) -> bool:
         return following.isupper()  # "J. Smith"
     if word.lower() in _ABBREVIATIONS:
         return not (word.lower() in _ENDING_ABBREVIATIONS and following.isupper())
-    return (
-        re.fullmatch(r"(?:[A-Za-z]\.)+[A-Za-z]", word) is not None and following.islower()
-    )  # "the U.S. army"
+    return re.fullmatch(r"(?:[A-Za-z]\.)+[A-Za-z]", word) is not None and following.islower()  # "the U.S. army"

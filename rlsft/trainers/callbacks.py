@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 class RunInterrupted(RunError):  # noqa: N818 (an interruption is not an error of anybody's)
     """Ctrl-C or SIGTERM stopped the run after a whole step; `checkpoint` holds everything needed to go on."""
 
+    exit_status = 130  # what shells report for a process that Ctrl-C ended
+
     def __init__(self, step: int, checkpoint: Path):
         self.step = step
         self.checkpoint = checkpoint

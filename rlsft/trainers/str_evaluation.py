@@ -160,24 +160,14 @@ def result_of(run_dir: Path) -> STRResult:
 def summary_renderables(run_dir: Path) -> list[Any]:
     """What the terminal shows at the end: table, agreement, five prompts side by side, time by stage."""
     from rlsft.evaluation import read_generations
+    from rlsft.ranking import render_agreement
+
     result = result_of(run_dir)
     generations = read_generations(run_dir / "evaluation" / "generations.jsonl")
     parts = [result.comparison.to_rich()]
     if result.agreement.get("num_prompts"):
-        parts.append(agreement_table(result.agreement))
+        parts.append(render_agreement(result.agreement))
     return [*parts, side_by_side(generations, 5), stage_table(run_dir)]
-
-
-def agreement_table(agreement: Mapping[str, Any]) -> Any:
-    """The proxy of human agreement, each ranker beside plain cosine and chance."""
-    from rich.table import Table
-
-    table = Table("ranker: measure", "mean", "95 % interval", "chance", title="rank agreement (proxy)")
-    for row in agreement["rows"]:
-        chance = "" if row["chance"] is None else f"{row['chance']:.2f}"
-        table.add_row(row["label"], f"{row['mean']:.2f}", f"{row['low']:.2f} to {row['high']:.2f}", chance)
-    table.caption = agreement["description"]
-    return table
 
 
 def side_by_side(generations: Sequence[Any], count: int) -> Any:

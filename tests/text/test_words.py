@@ -57,9 +57,7 @@ def test_no_text_has_no_words(language: str) -> None:
 
 
 def test_an_unknown_language_is_named_with_the_nearest() -> None:
-    with pytest.raises(
-        ConfigError, match=r"language must be one of en, ja, zh, got 'jp'; did you mean 'ja'\?"
-    ):
+    with pytest.raises(ConfigError, match=r"language must be one of en, ja, zh, got 'jp'; did you mean 'ja'\?"):
         split_words("a", "jp")
     with pytest.raises(ConfigError, match="got 'klingon'"):
         check_language("klingon")
