@@ -61,13 +61,16 @@ def resolve_model(name: str, dtype: str = "bfloat16") -> str:
 
 def load_data(name: str, split: str, job: JobArguments) -> Any:
     """Rows of a file, a folder or an alias; `split` matters for aliases only."""
-    from rlsft.data import chitchat, load_examples, parse_column_map
+    from rlsft.data import chitchat, detect_format, load_examples, parse_column_map
 
     limit = job.limit if split == "train" else None
     if name in DATA_ALIASES and not Path(name).exists():
         dataset = chitchat.load(split)
         return dataset.select(range(min(limit, len(dataset)))) if limit else dataset
-    return load_examples(name, column_map=parse_column_map(job.column_map) if job.column_map else None, limit=limit)
+    columns = parse_column_map(job.column_map) if job.column_map else None
+    dataset = load_examples(name, column_map=columns, limit=limit)
+    detect_format(dataset.column_names)  # unknown columns are named here, with the column_map that would mend it
+    return dataset
 
 
 def train_and_eval(job: JobArguments) -> tuple[Any, Any]:

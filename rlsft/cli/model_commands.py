@@ -83,14 +83,11 @@ def _prompts(args: argparse.Namespace) -> list[Any]:
         return list(args.prompt)
     if args.data:
         from rlsft.cli.job import JobArguments
+        from rlsft.data import require_columns
 
         job = JobArguments(column_map=args.column_map)
         rows = load_data(args.data, "test", job)
-        if "prompt" not in rows.column_names:
-            raise ConfigError(
-                f"--data {args.data}: no column 'prompt' (found {rows.column_names}); "
-                "name it with --column_map prompt=THEIRS"
-            )
+        require_columns(rows.column_names, ["prompt"], source=f"--data {args.data}")
         return list(rows["prompt"])
     lines = [line.rstrip("\n") for line in sys.stdin if line.strip()] if not sys.stdin.isatty() else []
     if not lines:
