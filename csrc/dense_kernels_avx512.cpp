@@ -1,3 +1,4 @@
 #define RLSFT_ISA avx512
 #define RLSFT_TILE 4
-#include "dense_kernels.inl"
+#define RLSFT_REGISTER 64
+#include "dense_kernels_impl.hpp"

@@ -1,3 +1,4 @@
 #define RLSFT_ISA scalar
 #define RLSFT_TILE 1
-#include "dense_kernels.inl"
+#define RLSFT_REGISTER 16
+#include "dense_kernels_impl.hpp"

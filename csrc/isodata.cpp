@@ -67,7 +67,7 @@ std::vector<std::int64_t> find_medoids(const Rows<T>& rows, const std::vector<do
   }
   std::vector<std::int64_t> medoids(k, -1);
   for (std::int64_t i = 0; i < rows.n; ++i) {
-    if (labels[i] < 0 || !ties_with_smallest(distances[i], nearest[labels[i]])) continue;
+    if (labels[i] < 0 || !ties_with_smallest(distances[i], nearest[labels[i]], rows.floor)) continue;
     std::int64_t& medoid = medoids[labels[i]];
     if (medoid < 0 || (scores != nullptr && scores[i] > scores[medoid])) medoid = i;
   }

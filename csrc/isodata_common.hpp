@@ -15,7 +15,9 @@ constexpr double kSameDirection = 1e-28;  // squared distance (or variance) of u
 
 inline bool exceeds(double value, double threshold) { return value > threshold * (1 + kTie); }
 inline bool falls_below(double value, double threshold) { return value < threshold * (1 - kTie); }
-inline bool ties_with_smallest(double value, double smallest) { return value <= smallest * (1 + kTie); }
+inline bool ties_with_smallest(double value, double smallest, double floor = 0) {
+  return value <= smallest * (1 + kTie) + floor;
+}
 inline bool ties_with_largest(double value, double largest) { return value >= largest * (1 - kTie); }
 
 // One group. scale[i] multiplies row i (1 / norm for cosine geometry) so that rows need no scaled copy.

@@ -57,7 +57,7 @@ void assign_nearest(const Rows<T>& rows, const std::vector<double>& centers, std
       }
       const double smallest = *std::min_element(distances.begin(), distances.end());
       std::int32_t label = 0;
-      while (label + 1 < k && !ties_with_smallest(distances[label], smallest)) ++label;
+      while (label + 1 < k && !ties_with_smallest(distances[label], smallest, rows.floor)) ++label;
       labels[i] = label;
     }
   });

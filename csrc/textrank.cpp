@@ -40,7 +40,7 @@ class GroupRanker {
       outcome = iterate_eigenvector(graph);
     }
     if (outcome.n_iter < 0) return outcome;
-    equalise_twins(graph);
+    equalise_twins(graph, start == nullptr);
     write(graph.m, scores);
     return outcome;
   }
@@ -164,7 +164,10 @@ class GroupRanker {
       }
     }
     y_ = v_;
-    if (solve_in_place(matrix_.data(), y_.data(), m)) x_ = y_;  // singular: a * rho = 1, the eigenvector is the limit
+    if (solve_in_place(matrix_.data(), y_.data(), m)) {  // singular: a * rho = 1, the eigenvector is the limit
+      const double norm = l1_norm(m, y_);
+      for (std::int64_t j = 0; j < m; ++j) x_[j] = y_[j] / norm;
+    }
     return {outcome.n_iter, 0.0};
   }
 
@@ -183,15 +186,20 @@ class GroupRanker {
       ++outcome.n_iter;
       outcome.residual = step / total;
     }
+    const double norm = l1_norm(graph.m, x_);
+    for (std::int64_t j = 0; j < graph.m; ++j) x_[j] /= norm;
     return outcome;
   }
 
-  // Rounding may depend on where a node's own zero stands in the sum. Equal responses must still tie exactly.
-  void equalise_twins(const Graph<T>& graph) {
-    const double near = 1e-12 + 10.0 * options_.tol;
+  // Rounding may depend on where a node's own zero stands in the sum. Equal responses must still tie exactly. From an
+  // uneven start twins also differ by what the iteration left over.
+  void equalise_twins(const Graph<T>& graph, bool even_start) {
+    const double near = even_start ? 1e-12 : 1e-12 + 10.0 * options_.tol;
     for (std::int64_t k = 1; k < graph.m; ++k) {
-      for (std::int64_t i = 0; i < k; ++i) {
-        if (std::abs(x_[i] - x_[k]) <= near * std::abs(x_[i]) + near && v_[i] == v_[k] && twins(graph, i, k)) {
+      int close = 0;
+      for (std::int64_t i = 0; i < k; ++i) close |= std::abs(x_[i] - x_[k]) <= near;
+      for (std::int64_t i = 0; close != 0 && i < k; ++i) {
+        if (std::abs(x_[i] - x_[k]) <= near && v_[i] == v_[k] && twins(graph, i, k)) {
           x_[k] = x_[i];
           break;
         }

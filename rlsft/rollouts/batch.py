@@ -61,6 +61,17 @@ class RolloutBatch:
         """Action tokens a completion, `[S]` int64"""
         return self.completion_mask.sum(dim=1)
 
+    def need(self, *names: str) -> tuple[Tensor, ...]:
+        """The tensors of these fields.
+
+        Raises:
+            ValueError: one has not been computed yet.
+        """
+        for name in names:
+            if getattr(self, name) is None:
+                raise ValueError(f"RolloutBatch.{name} has not been computed yet")
+        return tuple(getattr(self, name) for name in names)
+
     def with_(self, **tensors: Tensor | None) -> RolloutBatch:
         """A copy with some fields replaced."""
         return replace(self, **tensors)  # type: ignore[arg-type]
@@ -117,7 +128,8 @@ def pad_rollouts(
     """
     if len(prompt_ids) != len(completions) or not completions:
         raise ValueError(
-            f"prompt_ids and completions must be equally many and not none, got {len(prompt_ids)} and {len(completions)}"
+            f"prompt_ids and completions must be equally many and at least one, got {len(prompt_ids)} and "
+            f"{len(completions)}"
         )
     for index, (prompt, completion) in enumerate(zip(prompt_ids, completions, strict=True)):
         if not prompt or not completion.token_ids:

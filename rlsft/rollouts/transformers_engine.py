@@ -201,7 +201,7 @@ def _append(
 
 
 def _stop_token_ids(model: nn.Module, tokenizer: Any) -> list[int]:
-    """End tokens of the tokenizer, of its chat template and of the model's generation config, which may name several."""
+    """End tokens of the tokenizer, its chat template and the model's generation config, which may name several."""
     config = getattr(causal_lm_of(model), "generation_config", None)
     ids = getattr(config, "eos_token_id", None)
     stops = set(ids if isinstance(ids, (list, tuple)) else [ids])

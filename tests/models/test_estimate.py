@@ -54,6 +54,7 @@ def test_the_lora_count_is_that_of_a_real_adapter(family: str) -> None:
     estimate = estimate_training(tiny_model(family), batch_size=1, sequence_length=8, lora_r=4, flops_per_second=SPEED)
     assert estimate.trainable_parameters == expected > 0
     assert estimate.gradient_bytes == 4 * expected
+    assert estimate.flops_per_step == 2 * 8 * (2 * estimate.parameters + expected)  # no backward into frozen weights
 
 
 def test_a_folder_is_estimated_without_its_weights(tmp_path: Path) -> None:

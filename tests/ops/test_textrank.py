@@ -440,3 +440,13 @@ def test_raw_cosine_is_allowed_for_study_in_eigenvector_form(backend: Any) -> No
     vector = np.linalg.eigh(unit @ unit.T - np.eye(8))[1][:, -1]
     vector = vector / vector[np.abs(vector).argmax()]
     np.testing.assert_allclose(scores, vector, atol=1e-7)
+
+
+def test_raw_cosine_with_a_small_rho_has_katz_scores(backend: Any) -> None:
+    rows = np.array([[1, 0.2, 0.1], [0.1, 1, 0.5], [0.3, 0.2, 1]])
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    edges = unit @ unit.T - np.eye(3)
+    assert 0.5 < 0.85 * np.linalg.eigvalsh(edges)[-1] < 1
+    katz = np.linalg.solve(np.eye(3) - 0.85 * edges, np.ones(3))
+    scores = textrank(embeddings=rows, edge="cosine", form="eigenvector", backend=backend).scores
+    np.testing.assert_allclose(scores, katz / katz.max(), atol=1e-12)

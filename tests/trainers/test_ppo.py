@@ -17,7 +17,7 @@ from rlsft.errors import ConfigError, DataError, ModelError, RunError
 from rlsft.models import add_lora
 from rlsft.rewards import RewardModel
 from rlsft.rollouts import Completion, TransformersEngine
-from rlsft.trainers.ppo_value import ValueModel
+from rlsft.trainers.ppo_value import ActorCritic, ValueModel
 from tests.support.models import tiny_model, tiny_tokenizer
 from tests.support.ppo import LORA, PROMPTS, assert_equal_states, e_share, parameters_of, ppo_trainer, rows_of
 from tests.support.rewarding import tiny_classifier
@@ -233,6 +233,28 @@ def test_value_model_saves_and_reloads_equal(tmp_path: Path, kind: str) -> None:
         assert torch.equal(again(ids, mask, hidden), trainer.value.eval()(ids, mask, hidden))
     policy = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), trainer.policy.parameters(), strict=True))
+
+
+def test_value_of_a_token_knows_only_what_stands_before_it() -> None:
+    """Position t is the value before token t was chosen; that of the first answer token sees the whole prompt."""
+    policy = tiny_model("llama")
+    pair = ActorCritic(policy, ValueModel.shared_with(policy))
+    torch.nn.init.normal_(pair.value.head.weight)
+    ids = torch.randint(3, 400, (1, 6))
+    mask = torch.ones(1, 6, dtype=torch.bool)
+    answer = torch.tensor([[False] * 3 + [True] * 3])
+
+    def values(changed: int | None = None) -> torch.Tensor:
+        other = ids.clone()
+        if changed is not None:
+            other[0, changed] = (other[0, changed] + 7) % 400
+        return pair(other, mask, answer, prompt_width=3, temperature=1.0).values[0]
+
+    assert values().shape == (3,)
+    assert (values(2) != values()).all()  # the last prompt token
+    assert (values(3) == values()).tolist() == [True, False, False]
+    assert (values(4) == values()).tolist() == [True, True, False]
+    assert (values(5) == values()).all()
 
 
 def test_value_model_learns_at_its_own_rate(tmp_path: Path) -> None:

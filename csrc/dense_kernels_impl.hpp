@@ -1,4 +1,5 @@
-// Included by dense_kernels_<isa>.cpp, which define RLSFT_ISA (a namespace) and RLSFT_TILE (rows of a Gram tile).
+// Included by dense_kernels_<isa>.cpp, which define RLSFT_ISA (a namespace), RLSFT_TILE (rows of a Gram tile) and
+// RLSFT_REGISTER (bytes of a vector register).
 // Only builtins here: an inline function of the standard library, compiled for AVX-512 in this file, could be the one
 // copy the linker keeps for everybody.
 #include "rlsft/dense_kernels.hpp"
@@ -7,23 +8,24 @@ namespace rlsft {
 namespace RLSFT_ISA {
 namespace {
 
+// A step of a dot product: 64 bytes of lanes. A register type, because GCC keeps wider vectors in memory.
 template <typename T>
 struct Vector;
 template <>
 struct Vector<float> {
   typedef float type __attribute__((vector_size(64)));
+  typedef float part __attribute__((vector_size(RLSFT_REGISTER)));
 };
 template <>
 struct Vector<double> {
   typedef double type __attribute__((vector_size(64)));
+  typedef double part __attribute__((vector_size(RLSFT_REGISTER)));
 };
 template <typename T>
 using Vec = typename Vector<T>::type;
-
 template <typename T>
-inline Vec<T> load(const T* aligned) {
-  return *reinterpret_cast<const Vec<T>*>(aligned);
-}
+using Part = typename Vector<T>::part;
+constexpr int kParts = 64 / RLSFT_REGISTER;
 
 // Sum of the lanes: lower half plus upper half, down to one.
 inline float sum_lanes(Vec<float> v) {
@@ -62,12 +64,16 @@ inline Vec<float> sum_lanes_16(const Vec<float>* v) {
 #undef RLSFT_FOLD
 
 template <typename T, int R>
-inline void sum_tile(const Vec<T> (&acc)[R * R], T* out) {
-  for (int k = 0; k < R * R; ++k) out[k] = sum_lanes(acc[k]);
+inline void sum_tile(const Part<T> (&acc)[R * R * kParts], T* out) {
+  for (int k = 0; k < R * R; ++k) {
+    Vec<T> lanes;
+    __builtin_memcpy(&lanes, acc + k * kParts, sizeof(lanes));
+    out[k] = sum_lanes(lanes);
+  }
 }
-#ifdef __AVX512F__
+#if RLSFT_REGISTER == 64
 template <>
-inline void sum_tile<float, 4>(const Vec<float> (&acc)[16], float* out) {
+inline void sum_tile<float, 4>(const Part<float> (&acc)[16], float* out) {
   const Vec<float> sums = sum_lanes_16(acc);
   __builtin_memcpy(out, &sums, sizeof(sums));
 }
@@ -76,16 +82,21 @@ inline void sum_tile<float, 4>(const Vec<float> (&acc)[16], float* out) {
 // One R x R tile of dot products; also written to its mirror place.
 template <typename T, int R>
 inline void gram_tile(const T* a, const T* b, std::int64_t d, T* upper, T* lower, std::int64_t ld) {
-  Vec<T> acc[R * R] = {};
+  constexpr std::int64_t kPartLanes = RLSFT_REGISTER / static_cast<std::int64_t>(sizeof(T));
+  Part<T> acc[R * R * kParts] = {};
   for (std::int64_t k = 0; k < d; k += kLanes<T>) {
-    Vec<T> left[R];
 #pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) left[r] = load(a + r * d + k);
+    for (int p = 0; p < kParts; ++p) {
+      const std::int64_t at = k + p * kPartLanes;
+      Part<T> left[R];
 #pragma GCC unroll 4
-    for (int c = 0; c < R; ++c) {
-      const Vec<T> right = load(b + c * d + k);
+      for (int r = 0; r < R; ++r) left[r] = *reinterpret_cast<const Part<T>*>(a + r * d + at);
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) acc[r * R + c] += left[r] * right;
+      for (int c = 0; c < R; ++c) {
+        const Part<T> right = *reinterpret_cast<const Part<T>*>(b + c * d + at);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) acc[(r * R + c) * kParts + p] += left[r] * right;
+      }
     }
   }
   T sums[R * R];
@@ -114,25 +125,27 @@ void gram(const T* rows, std::int64_t m, std::int64_t d, T* out, std::int64_t ld
 
 template <typename T>
 T copy_row(const T* source, std::int64_t d, T* destination) {
-  T largest = 0;
-  T poison = 0;  // value * 0 is NaN for NaN and inf, and stays NaN in a sum
-  for (std::int64_t k = 0; k < d; ++k) destination[k] = source[k];
-  Vec<T> vector_largest = {}, vector_poison = {};
+  constexpr std::int64_t kPartLanes = RLSFT_REGISTER / static_cast<std::int64_t>(sizeof(T));
+  Part<T> largest_lanes = {}, poison_lanes = {};  // value * 0 is NaN for NaN and inf, and stays NaN in a sum
   std::int64_t k = 0;
-  for (; k + kLanes<T> <= d; k += kLanes<T>) {
-    const Vec<T> v = load(destination + k);
-    const Vec<T> magnitude = v < 0 ? -v : v;
-    vector_largest = magnitude > vector_largest ? magnitude : vector_largest;
-    vector_poison += v * 0;
+  for (; k + kPartLanes <= d; k += kPartLanes) {
+    Part<T> v;
+    __builtin_memcpy(&v, source + k, sizeof(v));
+    *reinterpret_cast<Part<T>*>(destination + k) = v;
+    const Part<T> magnitude = v < 0 ? -v : v;
+    largest_lanes = magnitude > largest_lanes ? magnitude : largest_lanes;
+    poison_lanes += v * 0;
   }
-  for (std::int64_t lane = 0; lane < kLanes<T>; ++lane) {
-    largest = vector_largest[lane] > largest ? vector_largest[lane] : largest;
-    poison += vector_poison[lane];
+  T largest = 0, poison = 0;
+  for (std::int64_t lane = 0; lane < kPartLanes; ++lane) {
+    largest = largest_lanes[lane] > largest ? largest_lanes[lane] : largest;
+    poison += poison_lanes[lane];
   }
   for (; k < d; ++k) {
-    const T magnitude = destination[k] < 0 ? -destination[k] : destination[k];
+    destination[k] = source[k];
+    const T magnitude = source[k] < 0 ? -source[k] : source[k];
     largest = magnitude > largest ? magnitude : largest;
-    poison += destination[k] * 0;
+    poison += source[k] * 0;
   }
   return largest + poison;
 }
@@ -188,28 +201,43 @@ void sweep(const T* weights, std::int64_t m, std::int64_t columns, std::int64_t 
 }
 
 template <typename T>
+struct Eight;
+template <>
+struct Eight<float> {
+  typedef float type __attribute__((vector_size(32)));
+  static constexpr float largest = __FLT_MAX__;
+};
+template <>
+struct Eight<double> {
+  typedef double type __attribute__((vector_size(64)));
+  static constexpr double largest = __DBL_MAX__;
+};
+
+template <typename T>
 bool row_sums(const T* weights, std::int64_t m, std::int64_t ld, double* sums) {
-  constexpr T kLargest = sizeof(T) == 4 ? static_cast<T>(__FLT_MAX__) : static_cast<T>(__DBL_MAX__);
-  std::int64_t bad = 0;
+  using Lanes = typename Eight<T>::type;
+  constexpr T kLargest = Eight<T>::largest;
+  auto bad_lanes = Lanes{} != Lanes{};
+  bool bad = false;
   for (std::int64_t i = 0; i < m; ++i) {
     const T* w = weights + i * ld;
-    double lanes[8] = {};
+    Vec<double> lanes = {};
     std::int64_t j = 0;
     for (; j + 8 <= m; j += 8) {
-      for (int lane = 0; lane < 8; ++lane) {
-        const T value = w[j + lane];
-        bad |= !(value >= 0 && value <= kLargest);
-        lanes[lane] += static_cast<double>(value);
-      }
+      Lanes values;
+      __builtin_memcpy(&values, w + j, sizeof(values));
+      bad_lanes |= ~((values >= 0) & (values <= kLargest));
+      lanes += __builtin_convertvector(values, Vec<double>);
     }
-    double sum = ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+    double sum = sum_lanes(lanes);
     for (; j < m; ++j) {
       bad |= !(w[j] >= 0 && w[j] <= kLargest);
       sum += static_cast<double>(w[j]);
     }
     sums[i] = sum;
   }
-  return bad == 0;
+  for (int lane = 0; lane < 8; ++lane) bad |= bad_lanes[lane] != 0;
+  return !bad;
 }
 
 template <typename T>
