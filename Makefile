@@ -106,4 +106,4 @@ $(STAMPS)/demo: requirements/demo.txt $(STAMPS)/base $(STAMPS)/native
 
 # A machine with a compiler must end up with the native backend; one without it is told, and the reference runs.
 native-check: $(STAMPS)/native
-	@$(PY) -m rlsft_kernels._backend --require-native-if-compiler
+	@$(PY) scripts/check_native.py

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rlsft.errors import ConfigError
 
@@ -59,7 +59,7 @@ def resolve_model(name: str, dtype: str = "bfloat16") -> str:
     return name
 
 
-def load_data(name: str, split: str, job: JobArguments) -> Any:
+def load_data(name: str, split: Literal["train", "test"], job: JobArguments) -> Any:
     """Rows of a file, a folder or an alias; `split` matters for aliases only."""
     from rlsft.data import chitchat, detect_format, load_examples, parse_column_map
 

@@ -44,7 +44,7 @@ def encode_dataset(
         try:
             return encode_row(row)
         except DataError as error:
-            raise DataError(f"{name}, row {number}: {error}") from None
+            raise DataError(f"{name}, row {number + 1}: {error}") from None
 
     with _progress_bars(show_progress):
         return dataset.map(
@@ -66,7 +66,7 @@ def _as_dataset(rows: Rows, name: str) -> datasets.Dataset:
         raise DataError(f"{name} has no rows; check the file, the split and the filters before it")
     if isinstance(rows, datasets.Dataset):
         return rows
-    for number, row in enumerate(rows):
+    for number, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping):
             raise DataError(f"{name}, row {number}: expected a dict of columns, got {type(row).__name__}")
     return datasets.Dataset.from_list(list(rows))  # type: ignore[arg-type]

@@ -17,15 +17,9 @@ def demonstrations(dataset: Any, name: str) -> list[dict[str, Any]]:
     Raises:
         DataError: no rows, or rows without a prompt and a completion.
     """
-    from rlsft.data import completion_text, demonstration_of
+    from rlsft.data import as_demonstrations, completion_text
 
-    rows = []
-    for number, example in enumerate(dataset, start=1):
-        try:
-            prompt, completion = demonstration_of(example)
-        except DataError as error:
-            raise DataError(f"{name}, row {number}: {error}") from error
-        rows.append({**example, "prompt": prompt, "completion": completion_text(completion)})
+    rows = [row | {"completion": completion_text(row["completion"])} for row in as_demonstrations(dataset, name)]
     if not rows:
         raise DataError(f"{name} has no rows")
     return rows

@@ -454,13 +454,13 @@ def test_wrong_rows_are_named_by_their_number(tmp_path: Path) -> None:
         DataError, match=r"train_dataset must be one datasets.Dataset or a list of rows, got a DatasetDict"
     ):
         sft_trainer(tiny_model("llama"), tmp_path, datasets.DatasetDict())
-    with pytest.raises(DataError, match="eval_dataset, row 0: row has no demonstration: its columns are 'question'"):
+    with pytest.raises(DataError, match="eval_dataset, row 1: row has no demonstration: its columns are 'question'"):
         sft_trainer(tiny_model("llama"), tmp_path, eval_dataset=[{"question": "?"}])
 
 
 def test_a_prompt_longer_than_the_context_is_an_error_or_cut(tmp_path: Path) -> None:
     rows = [{"prompt": "Hello! " * 400, "completion": "Yes."}]
-    with pytest.raises(DataError, match=r"row 0: prompt has .* tokens, which leaves no room .* max_length=256"):
+    with pytest.raises(DataError, match=r"row 1: prompt has .* tokens, which leaves no room .* max_length=256"):
         sft_trainer(tiny_model("gpt2"), tmp_path, rows, max_length=None)  # the model has 256 positions
     batch = one_batch(sft_trainer(tiny_model("gpt2"), tmp_path, rows, max_length=None, truncate_prompt=True))
     assert batch["input_ids"].shape == (1, 256)
