@@ -30,7 +30,7 @@ DEMO_DEFAULTS: dict[str, Any] = {
     "max_completion_length": 32,
     "system_prompt": "Chat like a friendly person.",
     "logging_steps": 2,
-    "show_progress": None,
+    "show_progress": True,
 }
 DEMO_SIZES: dict[str, dict[str, Any]] = {
     "small": {
@@ -38,17 +38,18 @@ DEMO_SIZES: dict[str, dict[str, Any]] = {
         "sft_max_examples": 640,
         "sft_learning_rate": 4e-4,
         "per_device_train_batch_size": 16,
-        "sample_prompts": 48,
-        "samples_per_prompt": 12,
+        "sample_prompts": 96,
+        "samples_per_prompt": 8,
         "reward_num_train_epochs": 2,
         "reward_learning_rate": 2e-4,
-        "max_pairs_per_prompt": 6,
+        "max_pairs_per_prompt": 3,
         "ppo_episodes": 512,
         "ppo_batch_size": 64,
         "ppo_learning_rate": 5e-4,
         "ppo_epochs": 2,
         "ppo_mini_batches": 2,
         "kl_coef": 0.05,
+        "missing_eos_penalty": 0.2,
         "eval_prompts": 96,
         "agreement_prompts": 200,
     },
@@ -127,9 +128,13 @@ def show(result: Any, seconds: float) -> None:
 
 def quiet_libraries() -> None:
     """Leave the terminal to our own progress: transformers' and datasets' bars and notices off."""
+    import warnings
+
     import datasets
     import transformers
 
+    # of transformers about itself: nothing that a user of the command line could change
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()

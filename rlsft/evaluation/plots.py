@@ -54,10 +54,8 @@ _REWARD = (
         "ppo",
         "Reward during PPO",
         "reward (learned scale)",
-        (
-            _Line("objective/scores", "reward of the answers", BLUE),
-            _Line("objective/rlhf_reward", "reward less the KL penalty", ORANGE),
-        ),
+        # not beside it: objective/rlhf_reward, which is on the whitened scale
+        (_Line("objective/scores", "reward of the answers", BLUE),),
     ),
     _Panel(
         "reward",

@@ -131,6 +131,8 @@ def _distinct_row(n: int, paired: PairedAnswers, language: str, level: float, mi
 
 
 def _row(metric: Metric, before: Interval, after: Interval, difference: Interval, minimum: int) -> MetricRow:
+    shown = 0.5 * 10.0**-metric.digits  # less than half of the last digit reads as 0 in every table
+    words = verdict(difference, better=metric.better, min_units=minimum, resolution=shown)
     return MetricRow(
         key=metric.key,
         label=metric.label,
@@ -140,7 +142,7 @@ def _row(metric: Metric, before: Interval, after: Interval, difference: Interval
         before=before,
         after=after,
         difference=difference,
-        verdict=verdict(difference, better=metric.better, min_units=minimum) if difference.n else "not compared",
+        verdict=words if difference.n else "not compared",
     )
 
 

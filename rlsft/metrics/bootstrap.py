@@ -130,15 +130,22 @@ def jackknife_interval(
     return Interval(value, value - margin, value + margin, n, level=level)
 
 
-def verdict(difference: Interval, *, better: Better | None, min_units: int = MIN_UNITS_FOR_VERDICT) -> Verdict:
+def verdict(
+    difference: Interval,
+    *,
+    better: Better | None,
+    min_units: int = MIN_UNITS_FOR_VERDICT,
+    resolution: float = 0.0,
+) -> Verdict:
     """What the interval of a paired difference allows to say.
 
     "better" or "worse" only when the interval leaves out 0 and at least `min_units` units were compared;
-    "higher" or "lower" for a metric without a good direction (`better=None`, such as length).
+    "higher" or "lower" for a metric without a good direction (`better=None`, such as length). A mean difference
+    below `resolution`, the last digit that is shown, is no change: unsmoothed BLEU of short answers is 1e-77 or 1e-80.
     """
     if difference.units < min_units or not difference.is_known:
         return "too few to say"
-    if difference.low <= 0.0 <= difference.high:
+    if difference.low <= 0.0 <= difference.high or abs(difference.mean) < resolution:
         return "no clear change"
     is_up = difference.low > 0.0
     if better is None:

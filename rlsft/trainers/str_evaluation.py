@@ -91,6 +91,7 @@ def rewards_of(trainer: STRTrainer, prompts: Sequence[Any], answers: SampledAnsw
         batch_size=trainer.args.per_device_eval_batch_size,
         max_length=trainer.args.max_length or 1024,
         system_prompt=trainer.args.system_prompt,
+        truncate_prompt=trainer.args.truncate_prompt,
     )
 
 

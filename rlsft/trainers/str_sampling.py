@@ -10,7 +10,6 @@ from typing import Any
 
 from rlsft.artifacts import append_jsonl, write_jsonl
 from rlsft.data import encode_prompt
-from rlsft.errors import DataError
 from rlsft.rollouts import Completion, RolloutEngine, SamplingParams
 from rlsft.text import trim_unfinished
 from rlsft.trainers.progress import meter
@@ -27,6 +26,7 @@ def sample_responses(
     prompts_per_call: int,
     max_prompt_length: int,
     system_prompt: str | None = None,
+    truncate_prompt: bool = False,
     language: str = "en",
     show_progress: bool | None = None,
 ) -> list[dict[str, Any]]:
@@ -44,8 +44,14 @@ def sample_responses(
         for start in range(len(rows), len(examples), prompts_per_call):
             chunk = examples[start : start + prompts_per_call]
             ids = [
-                _encode(example, start + i, tokenizer, max_prompt_length, system_prompt)
-                for i, example in enumerate(chunk)
+                encode_prompt(
+                    example["prompt"],
+                    tokenizer,
+                    max_length=max_prompt_length,
+                    system_prompt=system_prompt,
+                    truncate_prompt=truncate_prompt,
+                )
+                for example in chunk
             ]
             drawn = engine.generate(ids, dataclasses.replace(sampling, prompt_offset=start), num_samples)
             for example, completions in zip(chunk, drawn, strict=True):
@@ -60,15 +66,6 @@ def decode_completion(completion: Completion, tokenizer: Any, language: str) -> 
     """The answer's text; an answer that ran into the length limit loses its unfinished last sentence."""
     text = tokenizer.decode(completion.token_ids, skip_special_tokens=True).strip()
     return trim_unfinished(text, language) if completion.finish_reason == "length" else text
-
-
-def _encode(
-    example: Mapping[str, Any], index: int, tokenizer: Any, max_prompt_length: int, system_prompt: str | None
-) -> list[int]:
-    try:
-        return encode_prompt(example["prompt"], tokenizer, max_length=max_prompt_length, system_prompt=system_prompt)
-    except DataError as error:
-        raise DataError(f"prompt {index}: {error}") from error
 
 
 def _row(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from rlsft.artifacts import jsonable, read_jsonl, write_text
 from rlsft.errors import ConfigError, DataError
@@ -15,8 +16,14 @@ from rlsft.trainers.run_dir import RunDirectory, fingerprint
 from rlsft.trainers.str_config import STAGES, STRConfig
 from rlsft.trainers.str_data import chosen, demonstrations, distinct_prompts, hold_out, refuse_shared_prompts, rows_hash
 
-logger = logging.getLogger(__name__)
-
+TITLES = {
+    "sft": "fine-tuning on the demonstrations",
+    "samples": "drawing several answers to each prompt",
+    "ranked": "ranking them by TextRank, clustering them by ISODATA",
+    "reward": "learning a reward model from the ranks",
+    "ppo": "improving the policy under a KL penalty",
+    "evaluation": "comparing SFT and STR on held-out prompts",
+}
 # which settings a stage's result depends on, besides the stages before it
 SHARED_FIELDS = (
     "seed", "dtype", "attn_implementation", "max_length", "system_prompt", "language", "use_peft", "lora_r",
@@ -107,18 +114,23 @@ class STRTrainer:
                 redo = self.args.redo is not None and STAGES.index(stage) >= STAGES.index(self.args.redo)
                 settings = self.settings_of(stage)
                 if run.begin(stage, settings, redo=redo):
-                    logger.info("stage %s", stage)
+                    self._announce(stage, TITLES[stage])
                     with run.timed(stage):
                         facts = getattr(self, f"_{stage}")(run.stage_dir(stage))
                     run.finish(stage, settings, **facts)
                 else:
-                    logger.info("stage %s: finished earlier, reused", stage)
+                    self._announce(stage, "finished earlier, reused")
                 gc.collect()
                 if stage == self.args.stop_after:
                     return None
             from rlsft.trainers.str_evaluation import result_of
 
             return result_of(run.path)
+
+    def _announce(self, stage: str, text: str) -> None:
+        """One line a stage, on standard error like all progress."""
+        if self.args.show_progress is not False:
+            Console(stderr=True).print(f"[{STAGES.index(stage) + 1}/{len(STAGES)}] {stage}: {text}", markup=False)
 
     def settings_of(self, stage: str) -> dict[str, Any]:
         """Everything that decides the stage's result: its own fields, the shared ones, the data and earlier stages."""
@@ -190,6 +202,7 @@ class STRTrainer:
             prompts_per_call=max(1, 4 * args.sample_batch_size // args.samples_per_prompt),
             max_prompt_length=self.max_prompt_length(),
             system_prompt=args.system_prompt,
+            truncate_prompt=args.truncate_prompt,
             language=args.language,
             show_progress=args.show_progress,
         )

@@ -119,6 +119,13 @@ def test_no_verdict_from_few_units() -> None:
     assert verdict(Interval(1.0, 0.9, 1.1, 20), better="higher") == "better"
 
 
+def test_a_difference_below_the_last_digit_shown_is_no_change() -> None:
+    tiny = Interval(-7e-78, -1.5e-77, -1e-78, 96)
+    assert verdict(tiny, better="higher") == "worse"
+    assert verdict(tiny, better="higher", resolution=0.005) == "no clear change"
+    assert verdict(Interval(-0.006, -0.01, -0.002, 96), better="higher", resolution=0.005) == "worse"
+
+
 def test_bad_input_is_named() -> None:
     with pytest.raises(ConfigError, match="values must be finite, got nan at position 1"):
         bootstrap_mean([1.0, math.nan])
