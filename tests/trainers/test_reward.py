@@ -286,7 +286,7 @@ def test_encoders_train_too(tmp_path: Path) -> None:
 
 def test_wrong_input_is_named(tmp_path: Path) -> None:
     same = [*planted_pairs(2), {"prompt": "Hello!", "chosen": "Yes.", "rejected": "Yes."}]
-    with pytest.raises(DataError, match="train_dataset, row 2: chosen and rejected are the same answer"):
+    with pytest.raises(DataError, match="train_dataset, row 3: chosen and rejected are the same answer"):
         reward_trainer(tiny_classifier("llama"), tmp_path, same)
     with pytest.raises(ModelError, match="neither a score nor a classifier head"):
         reward_trainer(tiny_model("llama"), tmp_path)

@@ -446,7 +446,7 @@ def test_a_bad_batch_is_skipped_counted_and_dumped(tmp_path: Path) -> None:
 
 def test_wrong_rows_are_named_by_their_number(tmp_path: Path) -> None:
     rows = [*demonstrations(2), {"prompt": "Hello?", "completion": ""}]
-    with pytest.raises(DataError, match="train_dataset, row 2: column 'completion' is empty"):
+    with pytest.raises(DataError, match="train_dataset, row 3: column 'completion' is empty"):
         sft_trainer(tiny_model("llama"), tmp_path, rows)
     with pytest.raises(DataError, match="train_dataset has no rows"):
         sft_trainer(tiny_model("llama"), tmp_path, [])
