@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlsft.cli.job import JobArguments, load_data, resolve_model
+from rlsft.cli.job import JobArguments, load_data, load_policy, resolve_model
 from rlsft.cli.model_commands import Parser
 from rlsft.errors import ConfigError
 
@@ -31,6 +31,7 @@ def evaluate(argv: Sequence[str]) -> int:
     parser.add_argument("--max_completion_length", type=int, default=64)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--system_prompt")
+    parser.add_argument("--pad_token", help="where the tokenizer has none (GPT-2); its end token is safe")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output_dir", required=True, help="folder for generations.jsonl, table.json and table.md")
@@ -58,15 +59,15 @@ def evaluate(argv: Sequence[str]) -> int:
 
 def _answers(args: Any, label: str, model: str, rows: Sequence[dict[str, Any]]) -> Sequence[Any]:
     from rlsft.evaluation import sample_answers
-    from rlsft.models import load_causal_lm, load_tokenizer
+    from rlsft.models import load_tokenizer
     from rlsft.rewards import RewardModel, score_texts
     from rlsft.rollouts import SamplingParams, TransformersEngine
 
     folder = resolve_model(model)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, pad_token=args.pad_token)
     prompts = [row["prompt"] for row in rows]
     drawn = sample_answers(
-        TransformersEngine(load_causal_lm(folder, dtype=args.dtype), tokenizer, batch_size=args.batch_size),
+        TransformersEngine(load_policy(folder, args.dtype), tokenizer, batch_size=args.batch_size),
         tokenizer,
         prompts,
         model=label,

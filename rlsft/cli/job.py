@@ -33,6 +33,10 @@ class JobArguments:
         default=None, metadata={"help": "our=their column names, such as prompt=question,completion=answer"}
     )
     limit: int | None = field(default=None, metadata={"help": "use the first so many training rows"})
+    pad_token: str | None = field(
+        default=None,
+        metadata={"help": "text of the padding token where the tokenizer has none (GPT-2); its end token is safe"},
+    )
     reward_model: str | None = field(
         default=None,
         metadata={"help": "ppo: folder of a reward model, or module:function for your own reward"},
@@ -57,6 +61,23 @@ def resolve_model(name: str, dtype: str = "bfloat16") -> str:
             f"or one of {list(MODEL_ALIASES)}"
         )
     return name
+
+
+def load_policy(folder: str, dtype: str) -> Any:
+    """A causal LM for use: a plain folder, or a LoRA adapter on the base model that it names."""
+    from rlsft.models import load_causal_lm
+
+    if not (Path(folder) / "adapter_config.json").exists():
+        return load_causal_lm(folder, dtype=dtype)
+    from peft import PeftConfig, PeftModel
+
+    base = PeftConfig.from_pretrained(folder).base_model_name_or_path
+    if not base or not Path(base).is_dir():
+        raise ConfigError(
+            f"{folder}/adapter_config.json names the base model {base!r}, which is no folder here; "
+            "put it there or correct base_model_name_or_path"
+        )
+    return PeftModel.from_pretrained(load_causal_lm(base, dtype=dtype), folder)
 
 
 def load_data(name: str, split: Literal["train", "test"], job: JobArguments) -> Any:

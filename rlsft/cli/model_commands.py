@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlsft.cli.job import load_data, resolve_model
+from rlsft.cli.job import load_data, load_policy, resolve_model
 from rlsft.errors import ConfigError, RunError
 
 
@@ -37,19 +37,20 @@ def generate(argv: Sequence[str]) -> int:
     parser.add_argument("--max_completion_length", type=int, default=128)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--system_prompt")
+    parser.add_argument("--pad_token", help="where the tokenizer has none (GPT-2); its end token is safe")
     parser.add_argument("--dtype", default="auto", help="auto keeps the folder's own")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(list(argv))
 
     from rlsft.artifacts import write_jsonl
     from rlsft.data import encode_prompt
-    from rlsft.models import load_causal_lm, load_tokenizer
+    from rlsft.models import load_tokenizer
     from rlsft.rollouts import SamplingParams, TransformersEngine
 
     prompts = _prompts(args)
     folder = resolve_model(args.model)
-    tokenizer = load_tokenizer(folder)
-    engine = TransformersEngine(load_causal_lm(folder, dtype=args.dtype), tokenizer, batch_size=args.batch_size)
+    tokenizer = load_tokenizer(folder, pad_token=args.pad_token)
+    engine = TransformersEngine(load_policy(folder, args.dtype), tokenizer, batch_size=args.batch_size)
     ids = [encode_prompt(prompt, tokenizer, system_prompt=args.system_prompt) for prompt in prompts]
     sampling = SamplingParams(
         temperature=args.temperature,
@@ -104,7 +105,7 @@ def export(argv: Sequence[str]) -> int:
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16, float16; auto keeps the folder's own")
     args = parser.parse_args(list(argv))
 
-    from rlsft.models import load_causal_lm, load_tokenizer, merge_lora
+    from rlsft.models import load_tokenizer, merge_lora
 
     source, target = Path(args.model), Path(args.output)
     if target.exists() and any(target.iterdir()):
@@ -114,22 +115,7 @@ def export(argv: Sequence[str]) -> int:
     is_adapter = (source / "adapter_config.json").exists()
     if is_adapter and not args.merge:
         raise ConfigError(f"{source} holds a LoRA adapter; add --merge to merge it into its base model")
-    model = _load_adapter(source, args.dtype) if is_adapter else load_causal_lm(str(source), dtype=args.dtype)
-    merge_lora(model).save_pretrained(target)
+    merge_lora(load_policy(str(source), args.dtype)).save_pretrained(target)
     load_tokenizer(str(source)).save_pretrained(target)
     print(f"exported {source} to {target}: AutoModelForCausalLM.from_pretrained({str(target)!r}) loads it")
     return 0
-
-
-def _load_adapter(folder: Path, dtype: str) -> Any:
-    from peft import PeftConfig, PeftModel
-
-    from rlsft.models import load_causal_lm
-
-    base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
-    if not base or not Path(base).is_dir():
-        raise ConfigError(
-            f"{folder / 'adapter_config.json'} names the base model {base!r}, which is no folder here; "
-            "put it there or correct base_model_name_or_path"
-        )
-    return PeftModel.from_pretrained(load_causal_lm(base, dtype=dtype), str(folder))

@@ -102,11 +102,14 @@ def _run(command: str, argv: Sequence[str], defaults: Mapping[str, Any], descrip
     if flags.dry_run:
         from rlsft.cli.train_commands import dry_run
 
-        return dry_run(model, train, args)
+        return dry_run(model, train, args, job)
+    from rlsft.models import load_tokenizer
     from rlsft.trainers.str_trainer import STRTrainer
 
     start = time.perf_counter()
-    result = STRTrainer(model=model, args=args, train_dataset=train, eval_dataset=held_out).train()
+    tokenizer = load_tokenizer(model, pad_token=job.pad_token)
+    trainer = STRTrainer(model=model, args=args, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer)
+    result = trainer.train()
     if result is None:
         print(f"stopped after stage {args.stop_after}; results so far are in {args.output_dir}")
         return 0

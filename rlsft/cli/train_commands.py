@@ -10,80 +10,42 @@ from rlsft.cli.job import JobArguments, resolve_model, train_and_eval
 from rlsft.cli.parsing import parse
 from rlsft.errors import ConfigError
 
+DESCRIPTIONS = {
+    "sft": "Supervised fine-tuning on demonstrations.",
+    "reward": "Train a reward model on prompt/chosen/rejected rows.",
+    "ppo": "Improve a policy with PPO on a reward model.",
+}
+
 
 def run(command: str, argv: Sequence[str]) -> int:
-    return {"sft": run_sft, "reward": run_reward, "ppo": run_ppo}[command](argv)
-
-
-def run_sft(argv: Sequence[str]) -> int:
+    """Parse, load, show (`--dry_run`) or train, save."""
     from rlsft.models import load_tokenizer
-    from rlsft.trainers.sft import SFTConfig, SFTTrainer
 
-    (job, args), flags = parse(
-        "sft", [JobArguments, SFTConfig], argv, description="Supervised fine-tuning on demonstrations."
-    )
-    job.require("model")
+    config_class, trainer_class = method_of(command)
+    (job, args), flags = parse(command, [JobArguments, config_class], argv, description=DESCRIPTIONS[command])
+    job.require("model", *(["reward_model"] if command == "ppo" else []))
     model = resolve_model(job.model, args.dtype)
     train, held_out = train_and_eval(job)
     if flags.dry_run:
-        return dry_run(model, train, args)
-    trainer = SFTTrainer(
+        return dry_run(model, train, args, job)
+    extra = {"reward_model": resolve_reward(job.reward_model, args)} if command == "ppo" else {}
+    trainer = trainer_class(
         model=model,
         args=args,
         train_dataset=train,
         eval_dataset=held_out,
-        processing_class=load_tokenizer(model),
+        processing_class=load_tokenizer(model, pad_token=job.pad_token),
+        **extra,
     )
     return finish(trainer, args)
 
 
-def run_reward(argv: Sequence[str]) -> int:
-    from rlsft.models import load_tokenizer
-    from rlsft.trainers.reward import RewardConfig, RewardTrainer
+def method_of(command: str) -> tuple[type, type]:
+    """Config and trainer of a command, imported only now: each brings transformers with it."""
+    import rlsft.trainers as trainers
 
-    (job, args), flags = parse(
-        "reward",
-        [JobArguments, RewardConfig],
-        argv,
-        description="Train a reward model on prompt/chosen/rejected rows.",
-    )
-    job.require("model")
-    model = resolve_model(job.model, args.dtype)
-    train, held_out = train_and_eval(job)
-    if flags.dry_run:
-        return dry_run(model, train, args)
-    trainer = RewardTrainer(
-        model=model,
-        args=args,
-        train_dataset=train,
-        eval_dataset=held_out,
-        processing_class=load_tokenizer(model),
-    )
-    return finish(trainer, args)
-
-
-def run_ppo(argv: Sequence[str]) -> int:
-    from rlsft.models import load_tokenizer
-    from rlsft.trainers.ppo import PPOTrainer
-    from rlsft.trainers.ppo_config import PPOConfig
-
-    (job, args), flags = parse(
-        "ppo", [JobArguments, PPOConfig], argv, description="Improve a policy with PPO on a reward model."
-    )
-    job.require("model", "reward_model")
-    model = resolve_model(job.model, args.dtype)
-    train, held_out = train_and_eval(job)
-    if flags.dry_run:
-        return dry_run(model, train, args)
-    trainer = PPOTrainer(
-        model=model,
-        args=args,
-        reward_model=resolve_reward(job.reward_model, args),
-        train_dataset=train,
-        eval_dataset=held_out,
-        processing_class=load_tokenizer(model),
-    )
-    return finish(trainer, args)
+    prefix = {"sft": "SFT", "reward": "Reward", "ppo": "PPO"}[command]
+    return getattr(trainers, f"{prefix}Config"), getattr(trainers, f"{prefix}Trainer")
 
 
 def resolve_reward(name: str, args: Any) -> Any:
@@ -101,13 +63,12 @@ def resolve_reward(name: str, args: Any) -> Any:
 
 def finish(trainer: Any, args: Any) -> int:
     """Train, going on from the newest checkpoint in output_dir when there is one; save; evaluate."""
-    from transformers.trainer_utils import get_last_checkpoint
-
+    from rlsft.trainers.base import last_checkpoint
     from rlsft.trainers.run_dir import RunDirectory
 
     with RunDirectory(args.output_dir) as run:
         run.record(seed=args.seed)
-        checkpoint = args.resume_from_checkpoint or get_last_checkpoint(args.output_dir)
+        checkpoint = args.resume_from_checkpoint or last_checkpoint(args.output_dir) is not None
         with run.timed(type(trainer).__name__):
             trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(args.output_dir)
@@ -118,7 +79,7 @@ def finish(trainer: Any, args: Any) -> int:
     return 0
 
 
-def dry_run(model: str, train: Any, args: Any) -> int:
+def dry_run(model: str, train: Any, args: Any, job: JobArguments) -> int:
     """Decoded examples with their loss mask, lengths, what would be cut, memory and time; trains nothing."""
     from rich.console import Console
 
@@ -126,8 +87,14 @@ def dry_run(model: str, train: Any, args: Any) -> int:
     from rlsft.models import estimate_training, load_tokenizer
 
     console = Console()
-    tokenizer = load_tokenizer(model)
-    shown = preview(train, tokenizer, max_length=args.max_length or 1024, system_prompt=args.system_prompt)
+    tokenizer = load_tokenizer(model, pad_token=job.pad_token)
+    shown = preview(
+        train,
+        tokenizer,
+        max_length=args.max_length or 1024,
+        system_prompt=args.system_prompt,
+        truncate_prompt=args.truncate_prompt,
+    )
     console.print(shown)
     console.print(
         estimate_training(
@@ -137,7 +104,7 @@ def dry_run(model: str, train: Any, args: Any) -> int:
             lora_r=args.lora_r if args.use_peft else None,
             dtype=args.dtype,
             num_examples=len(train),
-            num_epochs=args.num_train_epochs,
+            num_epochs=getattr(args, "sft_num_train_epochs", args.num_train_epochs),
         )
     )
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -76,6 +77,7 @@ def _as_dataset(rows: Rows, name: str) -> datasets.Dataset:
 def _progress_bars(shown: bool) -> Iterator[None]:
     """The bars of `datasets` on or off within the block."""
     were_off = datasets.are_progress_bars_disabled()
+    shown = shown and sys.stderr.isatty()  # a bar in a file is noise
     (datasets.enable_progress_bars if shown else datasets.disable_progress_bars)()
     try:
         yield

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from rlsft.artifacts import jsonable, read_jsonl, write_text
 from rlsft.errors import ConfigError, DataError
+from rlsft.trainers.base import last_checkpoint
 from rlsft.trainers.run_dir import RunDirectory, fingerprint
 from rlsft.trainers.str_config import STAGES, STRConfig
 from rlsft.trainers.str_data import chosen, demonstrations, distinct_prompts, hold_out, refuse_shared_prompts, rows_hash
@@ -98,6 +99,10 @@ class STRTrainer:
         self.tokenizer = processing_class if processing_class is not None else load_tokenizer(self.model)
         self.encoder = encoder
         self.callbacks = list(callbacks or [])
+        if args.kpi:
+            from rlsft.evaluation import load_kpi
+
+            load_kpi(args.kpi)  # a typo in it should cost a second now, not the whole run
         self.run = RunDirectory(args.output_dir)
         refuse_shared_prompts(self.train_rows, self.eval_rows)
 
@@ -168,7 +173,7 @@ class STRTrainer:
             processing_class=self.tokenizer,
             callbacks=self.callbacks,
         )
-        trainer.train(resume_from_checkpoint=latest_checkpoint(folder))
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder) is not None)
         measured = trainer.evaluate() if self._validation_rows() else {}
         merge_lora(trainer.model).save_pretrained(target)
         self.tokenizer.save_pretrained(target)
@@ -246,7 +251,7 @@ class STRTrainer:
             processing_class=self.tokenizer,
             callbacks=self.callbacks,
         )
-        trainer.train(resume_from_checkpoint=latest_checkpoint(folder))
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder) is not None)
         measured = trainer.evaluate() if held_out else {}
         trainer.reward_model.save_pretrained(folder / "model", self.tokenizer)
         return {"num_train_pairs": len(train), "num_eval_pairs": len(held_out), **measured}
@@ -265,7 +270,7 @@ class STRTrainer:
             processing_class=self.tokenizer,
             callbacks=self.callbacks,
         )
-        trainer.train(resume_from_checkpoint=latest_checkpoint(folder))
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder) is not None)
         target = folder / "model"
         trainer.save_policy(target)
         return {
@@ -334,13 +339,6 @@ class STRTrainer:
         text = yaml.safe_dump(jsonable(values), sort_keys=False, allow_unicode=True)
         write_text(self.run.path / "rlsft_config.yaml", text)
         self.run.record(model=self.model, seed=self.args.seed, method="STR", num_train_examples=len(self.train_rows))
-
-
-def latest_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint of a stage that was stopped, or None."""
-    from transformers.trainer_utils import get_last_checkpoint
-
-    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
 
 
 def trained_tokens(trainer: Any) -> int:

@@ -71,6 +71,22 @@ def test_a_typo_in_the_command_is_named(capsys: pytest.CaptureFixture[str]) -> N
         (["demo", "--size", "huge"], "--size must be one of ['small', 'full'], got 'huge'"),
         (["doctor", "--fast"], "takes no options"),
         (["ppo", "--output_dir", "{tmp}/o", "--model", "{model}"], "--reward_model is required"),
+        (
+            [
+                "str",
+                "--output_dir",
+                "{tmp}/o",
+                "--model",
+                "{model}",
+                "--train_data",
+                "{data}",
+                "--kpi",
+                "json:nope",
+                "--column_map",
+                "prompt=question,completion=answer",
+            ],
+            "kpi: 'nope' does not exist in json",
+        ),
     ],
 )
 def test_bad_input_ends_with_one_message_and_status_2(
@@ -132,6 +148,35 @@ def test_an_adapter_is_exported_merged(model: str, tmp_path: Path, capsys: pytes
         torch.testing.assert_close(plain(ids).logits, lora.eval()(input_ids=ids).logits, rtol=1e-4, atol=1e-5)
 
 
+def test_an_adapter_folder_of_sft_generates(model: str, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "lora"
+    argv = ["sft", "--model", model, "--train_data", str(data), "--column_map", "prompt=question,completion=answer"]
+    assert main([*argv, "--output_dir", str(out), "--max_steps", "1", "--use_peft", "--lora_r", "2"]) == 0
+    assert (out / "adapter_config.json").exists()
+    answers = tmp_path / "answers.jsonl"
+    command = ["generate", "--model", str(out), "--prompt", "Hi", "--output", str(answers)]
+    assert main([*command, "--max_completion_length", "4"]) == 0
+    assert read_jsonl(answers)
+
+
+def test_a_tokenizer_without_a_pad_token_says_what_to_add(
+    model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import copy
+    import shutil
+
+    folder = tmp_path / "padless"
+    shutil.copytree(model, folder)
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    argv = ["sft", "--model", str(folder), "--train_data", str(data), "--max_steps", "1"]
+    argv += ["--column_map", "prompt=question,completion=answer", "--output_dir", str(tmp_path / "o")]
+    assert main(argv) == 2
+    assert "has no pad token" in capsys.readouterr().err
+    assert main([*argv, "--pad_token", "<|im_end|>"]) == 0
+
+
 def test_dry_run_trains_nothing(model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["sft", "--model", model, "--train_data", str(data), "--column_map", "prompt=question,completion=answer"]
     assert main([*argv, "--output_dir", str(tmp_path / "o"), "--dry_run"]) == 0
@@ -188,9 +233,15 @@ def environment() -> dict[str, str]:
 
 
 def test_the_whole_chain_runs_without_a_network(model: str, data: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", NO_NETWORK, *str_command(model, data, tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False, timeout=200)
+    (tmp_path / "house.py").write_text(
+        "def words(prompt, completion, reference):\n    return len(completion.split())\n"
+    )
+    command = [sys.executable, "-c", NO_NETWORK, *str_command(model, data, tmp_path / "run"), "--kpi", "house:words"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment(), check=False, timeout=200, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "house:words" in done.stdout
     assert "SFT and STR on 2 held-out prompts" in done.stdout
     assert (tmp_path / "run" / "report.html").exists()
 
