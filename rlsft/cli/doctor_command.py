@@ -42,30 +42,28 @@ def doctor(argv: Sequence[str]) -> int:
         return 0
     if argv:
         raise ConfigError(f"rlsft doctor takes no options, got {argv[0]!r}")
-    from rich.console import Console
-    from rich.table import Table
+    for key, value in facts().items():
+        print(f"{key:<18} {value}")
+    return 0
 
+
+def facts() -> dict[str, str]:
+    """What `rlsft doctor` prints; plain text, because an install of the ops alone has no rich."""
     from rlsft._version import __version__
     from rlsft_kernels._backend import doctor_report
 
-    table = Table(title=f"rlsft {__version__}", show_header=False, title_justify="left")
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for key, value in doctor_report().items():
-        table.add_row(key, str(value))
+    found = {"rlsft": __version__} | {key: str(value) for key, value in doctor_report().items()}
     for extra, modules in EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
         fix = INSTALL.get(extra, f"pip install 'rlsft[{extra}]'")
-        table.add_row(f"extra {extra}", "complete" if not missing else f"missing {', '.join(missing)}: {fix}")
+        found[f"extra {extra}"] = "complete" if not missing else f"missing {', '.join(missing)}: {fix}"
     for name in ("transformers", "accelerate", "peft", "datasets", "trl"):
-        table.add_row(name, _version(name))
+        found[name] = _version(name)
     if importlib.util.find_spec("nltk"):
         from rlsft.data.assets import wordnet
 
-        found = wordnet()
-        table.add_row("WordNet (METEOR)", str(found) if found else "not found: METEOR is exact + stem, and says so")
-    Console(soft_wrap=False).print(table)
-    return 0
+        found["WordNet (METEOR)"] = str(wordnet() or "not found: METEOR is exact + stem, and says so")
+    return found
 
 
 def _version(package: str) -> str:
