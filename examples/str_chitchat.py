@@ -8,16 +8,17 @@ args = STRConfig(
     dtype="bfloat16",
     attn_implementation="eager",
     use_peft=True,
-    max_length=192,
+    max_length=96,
+    truncate_prompt=True,
     max_completion_length=32,
     system_prompt="Chat like a friendly person.",
     encoder="minilm",
-    sft_max_examples=640,
+    sft_max_examples=512,
     sft_learning_rate=4e-4,
-    sample_prompts=48,
-    samples_per_prompt=12,
-    ppo_episodes=512,
-    kl_coef=0.05,
+    sample_prompts=80,
+    samples_per_prompt=8,
+    ppo_episodes=384,
+    kl_coef=0.1,
 )
 train, held_out = chitchat.load("train").select(range(4000)), chitchat.load("test")
 result = STRTrainer(assets.smollm2("bfloat16"), args, train_dataset=train, eval_dataset=held_out).train()

@@ -62,6 +62,17 @@ def test_the_example_config_parses(tmp_path: Path) -> None:
     assert args.use_peft
 
 
+def test_the_example_config_is_the_demo(tmp_path: Path) -> None:
+    import yaml
+
+    from rlsft.cli.str_commands import DEMO_DEFAULTS, DEMO_SIZES
+
+    example = yaml.safe_load((ROOT / "examples" / "str_chitchat.yaml").read_text(encoding="utf-8"))
+    demo = DEMO_DEFAULTS | DEMO_SIZES["small"]
+    assert {k: v for k, v in example.items() if k in demo and k != "output_dir" and demo[k] != v} == {}
+    assert set(demo) - set(example) <= {"agreement_prompts", "show_progress"}
+
+
 def test_the_python_example_compiles() -> None:
     source = (ROOT / "examples" / "str_chitchat.py").read_text(encoding="utf-8")
     compile(source, "str_chitchat.py", "exec")

@@ -50,7 +50,7 @@ def answers_of_both(trainer: STRTrainer, rows: Sequence[Mapping[str, Any]]) -> t
         max_new_tokens=args.max_completion_length,
         seed=args.seed + 1,  # not the stream that the ranked samples came from
     )
-    folders = {"SFT": trainer.sft_model(), "STR": str(trainer.run.done("ppo")["model"])}
+    folders = {"SFT": trainer.sft_model(), "STR": str(trainer.run.stage_dir("ppo") / "model")}
     models = {
         label: load_causal_lm(folder, dtype=args.dtype, attn_implementation=args.attn_implementation)
         for label, folder in folders.items()

@@ -162,7 +162,7 @@ class STRTrainer:
 
         target = folder / "model"
         if self.args.skip_sft:
-            return {"model": self.model, "num_examples": 0}
+            return {"num_examples": 0}
         rows = self.train_rows[: self.args.sft_max_examples or None]
         config = self.args.sft_config(str(folder))
         trainer = SFTTrainer(
@@ -178,7 +178,6 @@ class STRTrainer:
         merge_lora(trainer.model).save_pretrained(target)
         self.tokenizer.save_pretrained(target)
         return {
-            "model": str(target),
             "num_examples": len(rows),
             "num_tokens": trained_tokens(trainer),
             **measured,
@@ -274,7 +273,6 @@ class STRTrainer:
         target = folder / "model"
         trainer.save_policy(target)
         return {
-            "model": str(target),
             "episodes": self.args.ppo_episodes,
             "num_tokens": trained_tokens(trainer),
         }
@@ -287,7 +285,8 @@ class STRTrainer:
     # ---- what stages share -----------------------------------------------------------------------------------------
     def sft_model(self) -> str:
         """Folder of the SFT policy: the reference of PPO and the base of the reward model."""
-        return str(self.run.done("sft")["model"])
+        # not the path in done.json: a run directory may be moved or copied
+        return self.model if self.args.skip_sft else str(self.run.stage_dir("sft") / "model")
 
     def reward_model(self) -> Any:
         """The trained reward model, loaded in the run's dtype."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,15 @@ def test_a_run_stopped_between_and_inside_stages_equals_one_never_stopped(
     for part in ("sft", "reward", "ppo"):
         ours = (folder / part / "model" / "model.safetensors").read_bytes()
         assert ours == (finished / part / "model" / "model.safetensors").read_bytes(), part
+
+
+def test_a_run_directory_may_be_moved(finished: Path, base: str, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(finished, moved)
+    again = trainer(base, moved, redo="evaluation")
+    assert again.train() is not None
+    assert again.sft_model() == str(moved / "sft" / "model")
+    assert str(finished) not in (moved / "sft" / "done.json").read_text()
 
 
 def test_bad_input_is_named(base: str, tmp_path: Path) -> None:
