@@ -12,7 +12,7 @@ SIZE   ?= small
 OUT    ?= runs/demo
 OP     ?= all
 PY     := $(VENV)/bin/python
-PIP    := $(PY) -m pip --disable-pip-version-check install --quiet
+PIP    := $(PY) -m pip --disable-pip-version-check install -qq
 STAMPS := $(VENV)/.stamps
 
 # The pinned set is the tested one. On a GPU machine torch is the build the user already has or asks for.

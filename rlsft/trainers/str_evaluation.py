@@ -176,9 +176,9 @@ def side_by_side(generations: Sequence[Any], count: int) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("prompt", "a person", "SFT", "STR", title=f"{count} held-out prompts", show_lines=True)
     first = [g for g in generations if g.model == "SFT"][:count]
     second = [g for g in generations if g.model == "STR"][:count]
+    table = Table("prompt", "a person", "SFT", "STR", title=f"{len(first)} held-out prompts", show_lines=True)
     for before, after in zip(first, second, strict=True):
         person = before.references[0] if before.references else ""
         # Text, not markup: an answer may contain square brackets
