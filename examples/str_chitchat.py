@@ -15,9 +15,9 @@ args = STRConfig(
     encoder="minilm",
     sft_max_examples=512,
     sft_learning_rate=4e-4,
-    sample_prompts=80,
+    sample_prompts=160,
     samples_per_prompt=8,
-    ppo_episodes=384,
+    ppo_episodes=320,
     kl_coef=0.1,
 )
 train, held_out = chitchat.load("train").select(range(4000)), chitchat.load("test")

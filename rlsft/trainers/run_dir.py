@@ -120,6 +120,7 @@ class RunDirectory:
         wanted = jsonable(dict(settings))
         if redo:
             self._discard(stage)
+            self.record(stage_seconds={stage: 0.0})
         for name in ("done.json", "started.json"):
             file = folder / name
             if not file.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -168,7 +169,22 @@ def summary_renderables(run_dir: Path) -> list[Any]:
     parts = [result.comparison.to_rich()]
     if result.agreement.get("num_prompts"):
         parts.append(render_agreement(result.agreement))
-    return [*parts, side_by_side(generations, 5), stage_table(run_dir)]
+    return [*parts, reward_line(run_dir), side_by_side(generations, 5), stage_table(run_dir)]
+
+
+def reward_line(run_dir: Path) -> str:
+    """How often the reward model is right about held-out pairs, and whether that differs from guessing."""
+    from rlsft.trainers.run_dir import RunDirectory
+
+    done = RunDirectory(run_dir).done("reward")
+    accuracy, count = done.get("eval_accuracy"), done.get("num_eval_pairs", 0)
+    if accuracy is None or not count:
+        return "Reward model: not measured, no pairs were held out."
+    text = f"Reward model: right about {accuracy:.0%} of {count} held-out pairs (guessing: 50%)."
+    # two standard errors of a fair coin
+    if accuracy - 0.5 <= 1.0 / math.sqrt(count):
+        text += " That is not clearly better than guessing: rank more prompts before trusting what PPO made of it."
+    return text
 
 
 def side_by_side(generations: Sequence[Any], count: int) -> Any:

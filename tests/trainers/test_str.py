@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM
 from rlsft.artifacts import read_jsonl
 from rlsft.errors import ConfigError, DataError, RunError
 from rlsft.trainers import STRConfig, STRTrainer
+from rlsft.trainers.run_dir import RunDirectory
 from rlsft.trainers.str_data import held_out_prompts, refuse_shared_prompts
+from rlsft.trainers.str_evaluation import reward_line
 from tests.support.models import tiny_model, tiny_tokenizer
 
 WORDS = ["we", "went", "to", "the", "park", "and", "played", "football", "with", "the", "children"]
@@ -152,6 +154,18 @@ def test_a_run_directory_may_be_moved(finished: Path, base: str, tmp_path: Path)
     assert again.train() is not None
     assert again.sft_model() == str(moved / "sft" / "model")
     assert str(finished) not in (moved / "sft" / "done.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "count", "trusted"), [(0.9, 24, True), (0.7, 24, False), (0.46, 24, False), (0.6, 400, True)]
+)
+def test_a_reward_model_that_guesses_is_said_to(tmp_path: Path, accuracy: float, count: int, trusted: bool) -> None:
+    with RunDirectory(tmp_path) as run:
+        run.begin("reward", {})
+        run.finish("reward", {}, eval_accuracy=accuracy, num_eval_pairs=count)
+    line = reward_line(tmp_path)
+    assert f"right about {accuracy:.0%} of {count} held-out pairs" in line
+    assert ("not clearly better than guessing" not in line) == trusted
 
 
 def test_bad_input_is_named(base: str, tmp_path: Path) -> None:
