@@ -103,7 +103,7 @@ def dry_run(model: str, train: Any, args: Any, job: JobArguments) -> int:
             sequence_length=min(args.max_length or 1024, shown.longest),
             lora_r=args.lora_r if args.use_peft else None,
             dtype=args.dtype,
-            num_examples=len(train),
+            num_examples=min(len(train), getattr(args, "sft_max_examples", 0) or len(train)),
             num_epochs=getattr(args, "sft_num_train_epochs", args.num_train_epochs),
         )
     )
