@@ -1,4 +1,4 @@
-// What the two ISODATA variants share: rows, tie rules, starting centres and statistics. Private to csrc/isodata*.cpp.
+// What the two ISODATA variants share: rows, tie rules, starting centres and statistics. Private to this folder.
 #pragma once
 
 #include <cstdint>

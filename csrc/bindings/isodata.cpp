@@ -1,0 +1,98 @@
+#include "rlsft/isodata.hpp"
+
+#include "bindings.hpp"
+
+namespace rlsft::bindings {
+namespace {
+
+IsodataOptions isodata_options(const py::dict& given) {
+  const auto integer = [&](const char* name) { return given[name].cast<std::int64_t>(); };
+  const auto number = [&](const char* name) { return given[name].cast<double>(); };
+  const auto flag = [&](const char* name) { return given[name].cast<bool>(); };
+  IsodataOptions options;
+  options.variant = flag("is_str") ? IsodataVariant::str : IsodataVariant::ball_hall;
+  options.init = flag("init_is_random") ? IsodataInit::random : IsodataInit::kmeans_plus_plus;
+  options.n_clusters = integer("n_clusters");
+  options.n_init_clusters = integer("n_init_clusters");
+  options.default_is_sqrt = flag("default_is_sqrt");
+  options.max_iter = given["max_iter"].cast<int>();
+  options.cosine = flag("cosine");
+  options.seed = given["seed"].cast<std::uint64_t>();
+  options.min_samples = integer("min_samples");
+  options.max_std = number("max_std");
+  options.split_by_largest = flag("split_by_largest");
+  options.min_distance = number("min_distance");
+  options.max_merges = integer("max_merges");
+  options.split_factor = number("split_factor");
+  options.squared_dispersion = flag("squared_dispersion");
+  options.discard_as_noise = flag("discard_as_noise");
+  options.stop_early = flag("stop_early");
+  options.min_size = integer("min_size");
+  options.max_size = integer("max_size");
+  options.var_threshold = number("var_threshold");
+  const std::int64_t kind = integer("variance_kind");
+  require(kind >= 0 && kind <= 2, "variance_kind must be 0, 1 or 2");
+  options.variance_kind = static_cast<IsodataVarianceKind>(kind);
+  require(options.max_iter >= 1 && options.min_samples >= 1, "max_iter and min_samples must be >= 1");
+  return options;
+}
+
+py::dict isodata_result(const IsodataOutput& out, std::int64_t d) {
+  std::vector<std::int64_t> steps, stops;
+  for (const IsodataStep& step : out.steps) {
+    steps.insert(steps.end(), {step.splits, step.merges, step.drops, step.clusters});
+  }
+  for (const IsodataStop stop : out.stops) stops.push_back(static_cast<std::int64_t>(stop));
+  py::dict result;
+  result["centers"] = to_array(out.centers).reshape({static_cast<py::ssize_t>(out.medoids.size()),
+                                                     static_cast<py::ssize_t>(d)});
+  result["center_offsets"] = to_array(out.center_offsets);
+  result["medoids"] = to_array(out.medoids);
+  result["steps"] = to_array(steps).reshape({static_cast<py::ssize_t>(out.steps.size()), py::ssize_t{4}});
+  result["step_offsets"] = to_array(out.step_offsets);
+  result["stops"] = to_array(stops);
+  return result;
+}
+
+template <typename T>
+void bind_isodata_for(py::module_& m) {
+  m.def(
+      "isodata",
+      [](const Array<T>& points, const Offsets& offsets, const Optional<double>& start,
+         const std::optional<Offsets>& start_offsets, const Optional<double>& scores, const py::dict& options,
+         int threads, Array<std::int32_t>& labels) {
+        require(points.ndim() == 2 && points.shape(1) >= 1, "points must be [N, d] with d >= 1");
+        IsodataInput<T> input{points.data(), points.shape(1), offsets.data(), 0};
+        input.num_groups = count_groups(offsets, points.shape(0));
+        require(start.has_value() == start_offsets.has_value(), "start and start_offsets go together");
+        if (start) {
+          require(start->ndim() == 2 && start->shape(1) == input.d, "start must be [sum k, d]");
+          require(count_groups(*start_offsets, start->shape(0)) == input.num_groups, "start_offsets: one a group");
+          input.start = start->data();
+          input.start_offsets = start_offsets->data();
+        }
+        require(!scores || scores->size() == points.shape(0), "scores must be [N]");
+        input.scores = pointer_or_null(scores);
+        require(labels.size() == points.shape(0), "labels must be [N]");
+        std::int32_t* labels_out = labels.mutable_data();
+        const IsodataOptions core_options = isodata_options(options);
+        IsodataOutput out;
+        {
+          py::gil_scoped_release release;
+          out = isodata<T>(input, core_options, threads, labels_out);
+        }
+        return isodata_result(out, input.d);
+      },
+      py::arg("points").noconvert(), py::arg("offsets").noconvert(), py::arg("start").noconvert(),
+      py::arg("start_offsets").noconvert(), py::arg("scores").noconvert(), py::arg("options"), py::arg("threads"),
+      py::arg("labels").noconvert());
+}
+
+}  // namespace
+
+void bind_isodata(py::module_& m) {
+  bind_isodata_for<float>(m);
+  bind_isodata_for<double>(m);
+}
+
+}  // namespace rlsft::bindings
