@@ -11,6 +11,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace rlsft::bindings {
@@ -35,6 +36,14 @@ const T* pointer_or_null(const Optional<T>& array) {
 template <typename U>
 py::array_t<U> to_array(const std::vector<U>& values) {
   return py::array_t<U>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
+// Hands the memory over instead of copying it.
+template <typename U>
+py::array_t<U> own_array(std::vector<U>&& values) {
+  auto* owned = new std::vector<U>(std::move(values));
+  const py::capsule owner(owned, [](void* p) { delete static_cast<std::vector<U>*>(p); });
+  return py::array_t<U>(static_cast<py::ssize_t>(owned->size()), owned->data(), owner);
 }
 
 // Offsets must be [0, .., rows], never decreasing: whatever Python checked, C++ must not read out of bounds.

@@ -1,5 +1,7 @@
 #include "rlsft/isodata.hpp"
 
+#include <utility>
+
 #include "bindings.hpp"
 
 namespace rlsft::bindings {
@@ -37,20 +39,23 @@ IsodataOptions isodata_options(const py::dict& given) {
   return options;
 }
 
-py::dict isodata_result(const IsodataOutput& out, std::int64_t d) {
+template <typename T>
+py::dict isodata_result(IsodataOutput<T>&& out, std::int64_t d) {
   std::vector<std::int64_t> steps, stops;
   for (const IsodataStep& step : out.steps) {
     steps.insert(steps.end(), {step.splits, step.merges, step.drops, step.clusters});
   }
   for (const IsodataStop stop : out.stops) stops.push_back(static_cast<std::int64_t>(stop));
   py::dict result;
-  result["centers"] = to_array(out.centers).reshape({static_cast<py::ssize_t>(out.medoids.size()),
-                                                     static_cast<py::ssize_t>(d)});
+  const py::ssize_t k = static_cast<py::ssize_t>(out.medoids.size());
+  result["centers"] = own_array(std::move(out.centers)).reshape({k, static_cast<py::ssize_t>(d)});
   result["center_offsets"] = to_array(out.center_offsets);
   result["medoids"] = to_array(out.medoids);
   result["steps"] = to_array(steps).reshape({static_cast<py::ssize_t>(out.steps.size()), py::ssize_t{4}});
   result["step_offsets"] = to_array(out.step_offsets);
   result["stops"] = to_array(stops);
+  result["groups_by_gram"] = out.groups_by_gram;
+  result["bad_group"] = out.bad_group;
   return result;
 }
 
@@ -76,12 +81,12 @@ void bind_isodata_for(py::module_& m) {
         require(labels.size() == points.shape(0), "labels must be [N]");
         std::int32_t* labels_out = labels.mutable_data();
         const IsodataOptions core_options = isodata_options(options);
-        IsodataOutput out;
+        IsodataOutput<T> out;
         {
           py::gil_scoped_release release;
           out = isodata<T>(input, core_options, threads, labels_out);
         }
-        return isodata_result(out, input.d);
+        return isodata_result(std::move(out), input.d);
       },
       py::arg("points").noconvert(), py::arg("offsets").noconvert(), py::arg("start").noconvert(),
       py::arg("start_offsets").noconvert(), py::arg("scores").noconvert(), py::arg("options"), py::arg("threads"),

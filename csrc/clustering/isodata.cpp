@@ -1,143 +1,68 @@
-// ISODATA on a batch: runs each group, then assigns once more so that labels belong to the centres returned.
+// ISODATA on a batch: a thread takes whole groups, or the threads share the rows of one large set.
 #include "rlsft/isodata.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <stdexcept>
-#include <string>
+#include <utility>
 
-#include "isodata_common.hpp"
+#include "group_clusterer.hpp"
 #include "rlsft/parallel.hpp"
 
 namespace rlsft {
-namespace {
-
-using namespace isodata_detail;
-
-struct GroupResult {
-  Clustering clustering;
-  std::vector<std::int64_t> medoids;  // row within the group
-};
 
 template <typename T>
-std::vector<double> row_scales(const T* points, std::int64_t n, std::int64_t d, bool cosine) {
-  std::vector<double> scale(static_cast<std::size_t>(n), 1.0);
-  if (!cosine) return scale;
-  const std::vector<double> origin(static_cast<std::size_t>(d), 0.0);
-  for (std::int64_t i = 0; i < n; ++i) {
-    const double squared = squared_distance(points + i * d, 1.0, origin.data(), d);
-    scale[i] = squared > 0 ? 1 / std::sqrt(squared) : 0;
-  }
-  return scale;
-}
-
-// Nearest centre for every row that is no noise; centres without a row are removed and the rest renumbered.
-template <typename T>
-void assign_finally(const Rows<T>& rows, Clustering& clustering, std::int32_t* labels) {
-  // rounded first: the caller gets centres of type T, and the labels must be right for those
-  for (double& value : clustering.centers) value = static_cast<double>(static_cast<T>(value));
-  assign_nearest(rows, clustering.centers, labels);
-  std::vector<std::int32_t> number(clustering.centers.size() / static_cast<std::size_t>(rows.d), -1);
-  for (std::int64_t i = 0; i < rows.n; ++i) {
-    if (!clustering.is_noise.empty() && clustering.is_noise[i]) labels[i] = -1;
-    if (labels[i] >= 0) number[labels[i]] = 0;
-  }
-  std::int32_t used = 0;
-  for (std::size_t c = 0; c < number.size(); ++c) {
-    if (number[c] < 0) continue;
-    std::copy_n(clustering.centers.data() + c * rows.d, rows.d, clustering.centers.data() + used * rows.d);
-    number[c] = used++;
-  }
-  clustering.centers.resize(static_cast<std::size_t>(used * rows.d));
-  for (std::int64_t i = 0; i < rows.n; ++i) {
-    if (labels[i] >= 0) labels[i] = number[labels[i]];
-  }
-}
-
-// Per cluster the row nearest its centre; tie: the higher score, then the lower row.
-template <typename T>
-std::vector<std::int64_t> find_medoids(const Rows<T>& rows, const std::vector<double>& centers,
-                                       const std::int32_t* labels, const double* scores) {
-  const std::size_t k = centers.size() / static_cast<std::size_t>(rows.d);
-  std::vector<double> distances(static_cast<std::size_t>(rows.n)), nearest(k, HUGE_VAL);
-  for (std::int64_t i = 0; i < rows.n; ++i) {
-    if (labels[i] < 0) continue;
-    distances[i] = squared_distance(rows.row(i), rows.scale[i], centers.data() + labels[i] * rows.d, rows.d);
-    nearest[labels[i]] = std::min(nearest[labels[i]], distances[i]);
-  }
-  std::vector<std::int64_t> medoids(k, -1);
-  for (std::int64_t i = 0; i < rows.n; ++i) {
-    if (labels[i] < 0 || !ties_with_smallest(distances[i], nearest[labels[i]], rows.floor)) continue;
-    std::int64_t& medoid = medoids[labels[i]];
-    if (medoid < 0 || (scores != nullptr && scores[i] > scores[medoid])) medoid = i;
-  }
-  return medoids;
+void IsodataOutput<T>::close_group(const std::vector<IsodataStep>& group_steps, IsodataStop stop) {
+  steps.insert(steps.end(), group_steps.begin(), group_steps.end());
+  center_offsets.push_back(static_cast<std::int64_t>(medoids.size()));
+  step_offsets.push_back(static_cast<std::int64_t>(steps.size()));
+  stops.push_back(stop);
 }
 
 template <typename T>
-GroupResult cluster_group(const IsodataInput<T>& input, const IsodataOptions& options, std::int64_t group, int threads,
-                          std::int32_t* labels) {
-  const std::int64_t first = input.offsets[group], n = input.offsets[group + 1] - first, d = input.d;
-  GroupResult result;
-  if (n == 0) {
-    result.clustering.stop = IsodataStop::stable;
-    return result;
+void IsodataOutput<T>::append(const IsodataOutput& next) {
+  const std::int64_t first_center = center_offsets.back(), first_step = step_offsets.back();
+  centers.insert(centers.end(), next.centers.begin(), next.centers.end());
+  medoids.insert(medoids.end(), next.medoids.begin(), next.medoids.end());
+  steps.insert(steps.end(), next.steps.begin(), next.steps.end());
+  stops.insert(stops.end(), next.stops.begin(), next.stops.end());
+  for (std::size_t g = 1; g < next.center_offsets.size(); ++g) {
+    center_offsets.push_back(first_center + next.center_offsets[g]);
+    step_offsets.push_back(first_step + next.step_offsets[g]);
   }
-  const std::vector<double> scale = row_scales(input.points + first * d, n, d, options.cosine);
-  const Rows<T> rows{input.points + first * d, scale.data(), n, d, options.cosine ? kSameDirection : 0.0, threads};
-  std::vector<double> start;
-  if (input.start == nullptr) {
-    start = starting_centers(rows, starting_clusters(options, n), options);
-  } else {
-    start.assign(input.start + input.start_offsets[group] * d, input.start + input.start_offsets[group + 1] * d);
-    if (start.empty()) throw std::invalid_argument("isodata: no starting centre for group " + std::to_string(group));
-  }
-  result.clustering = options.variant == IsodataVariant::ball_hall ? cluster_ball_hall(rows, options, std::move(start))
-                                                                   : cluster_str(rows, options, std::move(start));
-  assign_finally(rows, result.clustering, labels + first);
-  result.medoids = find_medoids(rows, result.clustering.centers, labels + first,
-                                input.scores ? input.scores + first : nullptr);
-  return result;
+  groups_by_gram += next.groups_by_gram;
+  if (bad_group < 0) bad_group = next.bad_group;
 }
 
 template <typename T>
-IsodataOutput pack(const IsodataInput<T>& input, const std::vector<GroupResult>& results) {
-  IsodataOutput out;
-  out.center_offsets.push_back(0);
-  out.step_offsets.push_back(0);
-  for (std::size_t g = 0; g < results.size(); ++g) {
-    const Clustering& clustering = results[g].clustering;
-    out.centers.insert(out.centers.end(), clustering.centers.begin(), clustering.centers.end());
-    for (const std::int64_t medoid : results[g].medoids) out.medoids.push_back(input.offsets[g] + medoid);
-    out.steps.insert(out.steps.end(), clustering.steps.begin(), clustering.steps.end());
-    out.center_offsets.push_back(static_cast<std::int64_t>(out.medoids.size()));
-    out.step_offsets.push_back(static_cast<std::int64_t>(out.steps.size()));
-    out.stops.push_back(clustering.stop);
-  }
-  return out;
-}
-
-}  // namespace
-
-template <typename T>
-IsodataOutput isodata(const IsodataInput<T>& input, const IsodataOptions& options, int threads, std::int32_t* labels) {
+IsodataOutput<T> isodata(const IsodataInput<T>& input, const IsodataOptions& options, int threads,
+                         std::int32_t* labels) {
   const std::int64_t groups = input.num_groups, rows = groups ? input.offsets[groups] : 0;
   const std::int64_t rows_a_group = groups ? std::max<std::int64_t>(1, rows / groups) : 1;
   const double pass_ns =
-      static_cast<double>(rows) * static_cast<double>(clusters_wanted(options, rows_a_group) * input.d);
+      static_cast<double>(rows) * static_cast<double>(isodata_detail::clusters_wanted(options, rows_a_group) * input.d);
   threads = useful_threads(pass_ns, threads);
   // many groups: a thread takes whole groups; few and large ones: the threads share each group's rows
-  const int outer = groups >= threads ? threads : 1;
-  std::vector<GroupResult> results(static_cast<std::size_t>(groups));
-  parallel_for(groups, outer, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t g = first; g < last; ++g) {
-      results[g] = cluster_group(input, options, g, outer > 1 ? 1 : threads, labels);
+  const std::int64_t parts = groups >= threads ? threads : 1;
+  std::vector<IsodataOutput<T>> outputs(static_cast<std::size_t>(parts));
+  parallel_for(parts, static_cast<int>(parts), [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t part = first; part < last; ++part) {
+      isodata_detail::GroupClusterer<T> clusterer(input, options, parts > 1 ? 1 : threads);
+      IsodataOutput<T>& out = outputs[part];
+      for (std::int64_t g = part * groups / parts; g < (part + 1) * groups / parts; ++g) {
+        const std::int64_t begin = input.offsets[g];
+        const double* scores = input.scores == nullptr ? nullptr : input.scores + begin;
+        if (clusterer.cluster(g, nullptr, scores, labels + begin, out)) continue;
+        out.bad_group = g;
+        break;
+      }
     }
   });
-  return pack(input, results);
+  for (std::int64_t part = 1; part < parts; ++part) outputs[0].append(outputs[part]);
+  return std::move(outputs[0]);
 }
 
-template IsodataOutput isodata<float>(const IsodataInput<float>&, const IsodataOptions&, int, std::int32_t*);
-template IsodataOutput isodata<double>(const IsodataInput<double>&, const IsodataOptions&, int, std::int32_t*);
+template struct IsodataOutput<float>;
+template struct IsodataOutput<double>;
+template IsodataOutput<float> isodata(const IsodataInput<float>&, const IsodataOptions&, int, std::int32_t*);
+template IsodataOutput<double> isodata(const IsodataInput<double>&, const IsodataOptions&, int, std::int32_t*);
 
 }  // namespace rlsft

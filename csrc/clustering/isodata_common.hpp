@@ -115,8 +115,6 @@ std::vector<double> cluster_spreads(const Rows<T>& rows, const std::vector<std::
 void scale_to_unit(double* center, std::int64_t d);
 
 template <typename T>
-Clustering cluster_ball_hall(const Rows<T>& rows, const IsodataOptions& options, std::vector<double> centers);
-template <typename T>
 Clustering cluster_str(const Rows<T>& rows, const IsodataOptions& options, std::vector<double> centers);
 
 }  // namespace rlsft::isodata_detail

@@ -44,6 +44,7 @@ template <typename T>
 bool GroupGram<T>::compute(const T* rows, std::int64_t m, std::int64_t d) {
   const std::int64_t m_padded = round_up(m, kRowTile), d_padded = round_up(d, kLanes<T>);
   m_ = m;
+  d_ = d;
   ld_ = round_up(m, kLanes<T>);
   T* packed = packed_.reserve(m_padded * d_padded);
   if (!pack(rows, d, packed, d_padded)) return false;
@@ -63,6 +64,11 @@ T* GroupGram<T>::edges(EdgeMap map) {
   T* edges = edges_.reserve(m_ * ld_);
   dense_kernels<T>().map_edges(gram_.data(), m_, ld_, inverse_norms_.data(), map, edges);
   return edges;
+}
+
+template <typename T>
+bool GroupGram<T>::has_scaled_rows() const {
+  return std::any_of(exponents_.data(), exponents_.data() + m_, [](int exponent) { return exponent != 0; });
 }
 
 template <typename T>

@@ -21,7 +21,7 @@ def isodata(
     options: dict[str, Any],  # every field of IsodataOptions
     threads: int,
     labels: npt.NDArray[np.int32],  # [N], out
-) -> dict[str, Any]: ...  # centers, center_offsets, medoids, steps, step_offsets, stops
+) -> dict[str, Any]: ...  # centers, center_offsets, medoids, steps, step_offsets, stops, groups_by_gram, bad_group
 def similarity_groups(
     rows: _Floats,  # [M, d]
     offsets: _Int64,  # [G + 1]

@@ -42,7 +42,7 @@ struct IsodataOptions {
 
 template <typename T>
 struct IsodataInput {
-  const T* points;              // [offsets[num_groups], d], finite, magnitudes <= 1e150
+  const T* points;              // [offsets[num_groups], d]
   std::int64_t d;               // >= 1
   const std::int64_t* offsets;  // [num_groups + 1], from 0, never decreasing
   std::int64_t num_groups;
@@ -55,25 +55,36 @@ struct IsodataStep {
   std::int64_t splits, merges, drops, clusters;
 };
 
+template <typename T>
 struct IsodataOutput {
-  std::vector<double> centers;               // [sum k, d], values of T
-  std::vector<std::int64_t> center_offsets;  // [num_groups + 1]
-  std::vector<std::int64_t> medoids;         // [sum k], row of `points`
-  std::vector<IsodataStep> steps;            // one for each pass of each group
-  std::vector<std::int64_t> step_offsets;    // [num_groups + 1]
-  std::vector<IsodataStop> stops;            // [num_groups]
+  std::vector<T> centers;                       // [sum k, d]
+  std::vector<std::int64_t> center_offsets{0};  // [num_groups + 1]
+  std::vector<std::int64_t> medoids;            // [sum k], row of `points`
+  std::vector<IsodataStep> steps;               // one for each pass of each group
+  std::vector<std::int64_t> step_offsets{0};    // [num_groups + 1]
+  std::vector<IsodataStop> stops;               // [num_groups]
+  std::int64_t groups_by_gram = 0;              // groups that the dot products decided, without coordinates
+  std::int64_t bad_group = -1;  // the first with NaN, infinity or a value beyond kLargestMagnitude; the rest is useless
+
+  void close_group(const std::vector<IsodataStep>& group_steps, IsodataStop stop);
+  void append(const IsodataOutput& next);
 };
+
+// Squared distances of larger values could overflow.
+template <typename T>
+constexpr double kLargestMagnitude = sizeof(T) == 4 ? 3.4028234663852886e38 : 1e150;
 
 // Clusters every group by itself: a group's result depends neither on its neighbours, nor on where it stands, nor on
 // `threads`. labels[i] in 0..k-1 (all used) is the nearest of the group's returned centres, or -1 for noise.
 // Sums are float64; values within a relative 1e-10 count as equal and the lowest index wins.
-// ball_hall: O(n * k * d) time a pass; memory O(n) plus at most 64 * k * d. str: O(n^2 * d) time in the worst case.
+// ball_hall: O(n * k * d) time a pass, O(n^2) for small groups after O(n^2 * d) once; memory O(n) plus at most
+// 64 * k * d. str: O(n^2 * d) time in the worst case.
 // Throws std::invalid_argument when a group with rows has no starting centre.
 template <typename T>
-IsodataOutput isodata(const IsodataInput<T>& input, const IsodataOptions& options, int threads,
-                      std::int32_t* labels);  // [rows], out
+IsodataOutput<T> isodata(const IsodataInput<T>& input, const IsodataOptions& options, int threads,
+                         std::int32_t* labels);  // [rows], out
 
-extern template IsodataOutput isodata<float>(const IsodataInput<float>&, const IsodataOptions&, int, std::int32_t*);
-extern template IsodataOutput isodata<double>(const IsodataInput<double>&, const IsodataOptions&, int, std::int32_t*);
+extern template IsodataOutput<float> isodata(const IsodataInput<float>&, const IsodataOptions&, int, std::int32_t*);
+extern template IsodataOutput<double> isodata(const IsodataInput<double>&, const IsodataOptions&, int, std::int32_t*);
 
 }  // namespace rlsft

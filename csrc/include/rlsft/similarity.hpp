@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "rlsft/edges.hpp"
 #include "rlsft/scratch.hpp"
@@ -26,6 +27,9 @@ class GroupGram {
   double cosine(std::int64_t i, std::int64_t j) const;
   // dot product of the rows as given: gram * 2^(exponent_i + exponent_j)
   int row_exponent(std::int64_t i) const { return exponents_.data()[i]; }
+  bool has_scaled_rows() const;
+  // |gram(i, j) - x_i . x_j| <= relative_error() |x_i| |x_j|, for any order of summation
+  double relative_error() const { return static_cast<double>(d_ + 8) * (std::numeric_limits<T>::epsilon() / 2); }
 
  private:
   bool pack(const T* rows, std::int64_t d, T* packed, std::int64_t d_padded);
@@ -33,7 +37,7 @@ class GroupGram {
   Scratch<T> packed_, gram_, edges_;
   Scratch<double> inverse_norms_;
   Scratch<int> exponents_;
-  std::int64_t m_ = 0, ld_ = 0;
+  std::int64_t m_ = 0, d_ = 0, ld_ = 0;
 };
 
 // Start of each group's m x m block in a flat run of blocks: block_offsets [groups + 1].

@@ -18,16 +18,23 @@ LARGEST_MAGNITUDE = 1e150  # beyond it squared distances overflow
 
 
 def flat_points(points: Array, groups: Array | None) -> tuple[npt.NDArray[np.floating], Groups]:
-    """points as finite [N, d] rows, and how they fall into groups."""
+    """points as [N, d] rows, and how they fall into groups. The values are still to be checked: require_usable."""
     require_array("points", points)
     if points.ndim not in (2, 3) or points.shape[-1] < 1:
         raise ValueError(f"points must be [n, d] or [B, n, d] with d >= 1, got {list(points.shape)}")
     layout = group_rows("points", tuple(points.shape[:-1]), groups, "[M, d]")
-    rows = contiguous_numpy(points).reshape(-1, points.shape[-1])
+    return contiguous_numpy(points).reshape(-1, points.shape[-1]), layout
+
+
+def require_usable(rows: npt.NDArray[np.floating], layout: Groups) -> None:
+    """ValueError that names the first row with NaN, infinity or a value whose square overflows.
+
+    The native core checks while it reads and asks here only for the words: a pass over all values costs more than
+    clustering small groups.
+    """
     require_finite_rows("points", rows, layout)
     if rows.dtype == np.float64:  # float32 cannot hold such values
         _require_no_overflow(rows, layout)
-    return rows, layout
 
 
 def _require_no_overflow(rows: npt.NDArray[np.floating], layout: Groups) -> None:

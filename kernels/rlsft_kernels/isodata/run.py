@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rlsft_kernels._groups import Array, Groups, like
+from rlsft_kernels.isodata.inputs import require_usable
 from rlsft_kernels.isodata.reference import isodata_reference
 from rlsft_kernels.isodata.result import STOP_REASONS, IsodataHistory, IsodataResult
 from rlsft_kernels.isodata.settings import VARIANCE_KINDS, IsodataSettings
@@ -41,6 +42,8 @@ def run_native(
         start_offsets = np.arange(len(start) + 1, dtype=np.int64) * start.shape[1]
     labels = np.empty(len(rows), np.int32)
     out = _C.isodata(rows, layout.offsets, flat_start, start_offsets, scores, _core_options(settings), threads, labels)
+    if out["bad_group"] >= 0:
+        require_usable(rows, layout)
     stops = tuple(STOP_REASONS[stop] for stop in out["stops"])
     history = IsodataHistory(out["steps"], out["step_offsets"], out["center_offsets"], stops)
     return Found(labels, out["centers"], out["medoids"], history)
@@ -81,6 +84,7 @@ def run_reference(
     scores: Floats | None,  # [N]
 ) -> Found:
     """The NumPy reference, group by group."""
+    require_usable(rows, layout)
     labels, centers, medoids = np.empty(len(rows), np.int32), [np.zeros((0, rows.shape[1]))], [np.zeros(0, np.int64)]
     steps, num_steps, num_centers, stops = [np.zeros((0, 4), np.int64)], [0], [0], []
     for group, members in enumerate(layout.slices()):

@@ -1,0 +1,265 @@
+// Ball and Hall's ISODATA (1965, textbook form) on one group.
+//
+// The loop is written once, over a Space that knows where points and centres are. CoordinateSpace computes with the
+// coordinates in float64 and without error; GramSpace computes with dot products, much faster for small groups, and
+// leaves the group to CoordinateSpace when a comparison is too close for its rounding errors. So both give the same
+// clusters.
+//
+// A Space has centres, and labels that refer to them:
+//   count(), assign(labels)                     centres; nearest one of each row
+//   keep(flags), split(c, axis, step), lump(a, b, sizes)        remove, split (the other half goes last), unite centres
+//   move_to_means(labels, sizes)                the centres become the means of the rows that have their label
+//   total_variance(c)                           summed over coordinates, of the rows of centre c after move_to_means
+//   widest(c)                                   the coordinate of the largest variance, and that variance, without error
+//   spread(c, squared)                          sum of the distances (or their squares) of c's rows to it
+//   center_distance(a, b)
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "bounded.hpp"
+#include "isodata_common.hpp"
+
+namespace rlsft::isodata_detail {
+
+struct Widest {
+  std::int64_t axis;
+  double variance;
+};
+
+// The first of the largest entries of variance[d].
+inline Widest widest_of(const double* variance, std::int64_t d) {
+  const double largest = *std::max_element(variance, variance + d);
+  std::int64_t axis = 0;
+  while (!ties_with_largest(variance[axis], largest)) ++axis;
+  return {axis, variance[axis]};
+}
+
+template <typename Space>
+class BallHall {
+ public:
+  // Clusters the rows of `space` from its present centres. `overall` is the total variance of all rows. Stops early,
+  // with useless results, when the decider is left undecided.
+  void run(Space& space, Decider& decider, const IsodataOptions& options, std::int64_t n, std::int64_t d,
+           Bounded overall) {
+    space_ = &space;
+    decider_ = &decider;
+    options_ = &options;
+    wanted_ = clusters_wanted(options, n);
+    labels_.assign(static_cast<std::size_t>(n), 0);
+    is_noise_.assign(static_cast<std::size_t>(n), 0);
+    steps_.clear();
+    seen_.clear();
+    stop_ = IsodataStop::max_iter;
+    max_std_ = options.max_std >= 0 ? Bounded{options.max_std}
+                                    : 0.6 * root((1.0 / static_cast<double>(d)) * overall);
+    min_distance_ = options.min_distance >= 0 ? Bounded{options.min_distance} : 0.75 * root(overall);
+    dimension_ = static_cast<double>(d);
+    iterate();
+  }
+
+  const std::vector<std::int32_t>& labels() const { return labels_; }
+  const std::vector<std::int64_t>& sizes() const { return sizes_; }
+  const std::vector<std::uint8_t>& is_noise() const { return is_noise_; }
+  const std::vector<IsodataStep>& steps() const { return steps_; }
+  IsodataStop stop() const { return stop_; }
+
+ private:
+  struct Visit {
+    PartitionKey key;
+    int parity, it;
+  };
+
+  void iterate() {
+    bool was_quiet = false;
+    PartitionKey previous{};
+    int last = options_->max_iter;
+    for (int it = 1; !decider_->is_undecided(); ++it) {
+      IsodataStep step{0, 0, assign_and_drop(), 0};
+      space_->move_to_means(labels_, sizes_);
+      const PartitionKey key = partition_key(labels_, count());
+      const int before = first_visit(key, it);
+      if (options_->stop_early && stop_ == IsodataStop::max_iter && before < it) {
+        // go on to the phase of the cycle that max_iter passes end in: stopping early does not change the result
+        last = it + (last - it) % (it - before);
+        stop_ = IsodataStop::cycle;
+      }
+      const bool is_last = it == last;
+      if (!is_last && may_split(it)) step.splits = split();
+      if (!is_last && step.splits == 0) step.merges = merge();
+      step.clusters = count();
+      steps_.push_back(step);
+      const bool is_quiet = !is_last && step.splits + step.merges + step.drops == 0;
+      if (is_last) break;
+      if (options_->stop_early && is_quiet && was_quiet && key == previous) {
+        stop_ = IsodataStop::stable;
+        break;
+      }
+      was_quiet = is_quiet;
+      previous = key;
+    }
+  }
+
+  // The pass of the same parity in which this partition was first seen; `it` itself when it is new. A cycle is looked
+  // for only until it is found, and few runs have more than some dozen passes.
+  int first_visit(const PartitionKey& key, int it) {
+    if (!options_->stop_early || stop_ != IsodataStop::max_iter) return it;
+    for (const Visit& visit : seen_) {
+      if (visit.parity == it % 2 && visit.key == key) return visit.it;
+    }
+    seen_.push_back({key, it % 2, it});
+    return it;
+  }
+
+  std::int64_t count() const { return space_->count(); }
+  bool has_few() const { return 2 * count() <= wanted_; }
+  bool may_split(int it) const { return has_few() || (it % 2 == 1 && count() < 2 * wanted_); }
+
+  // Drops clusters below min_samples until none is; their rows go to the nearest centre left, or become noise.
+  std::int64_t assign_and_drop() {
+    for (std::int64_t drops = 0;;) {
+      space_->assign(labels_.data());
+      for (std::size_t i = 0; i < labels_.size(); ++i) {
+        if (is_noise_[i]) labels_[i] = -1;
+      }
+      count_members();
+      keep_.resize(sizes_.size());
+      for (std::size_t c = 0; c < keep_.size(); ++c) keep_[c] = sizes_[c] >= options_->min_samples;
+      if (std::count(keep_.begin(), keep_.end(), 1) == 0) {
+        keep_[std::max_element(sizes_.begin(), sizes_.end()) - sizes_.begin()] = 1;  // the last one is never dropped
+      }
+      const std::int64_t dropped = std::count(keep_.begin(), keep_.end(), 0);
+      if (dropped == 0) return drops;
+      drops += dropped;
+      for (std::size_t i = 0; options_->discard_as_noise && i < labels_.size(); ++i) {
+        if (labels_[i] >= 0 && !keep_[labels_[i]]) is_noise_[i] = 1;
+      }
+      space_->keep(keep_);
+    }
+  }
+
+  void count_members() {
+    sizes_.assign(static_cast<std::size_t>(count()), 0);
+    for (const std::int32_t label : labels_) {
+      if (label >= 0) ++sizes_[label];
+    }
+  }
+
+  std::int64_t split() {
+    const std::int64_t k = count();
+    const bool few = has_few();
+    if (few) {
+      keep_.assign(static_cast<std::size_t>(k), 1);
+    } else {
+      find_loose();
+    }
+    std::int64_t splits = 0;
+    for (std::int64_t c = 0; c < k && !decider_->is_undecided(); ++c) {
+      if (keep_[c]) splits += split_if_wide(c);
+    }
+    return splits;
+  }
+
+  bool split_if_wide(std::int64_t c) {
+    const Bounded total = space_->total_variance(c);
+    // the largest coordinate is at most the total: a cheap no for most clusters
+    const Bounded bound = root(options_->split_by_largest ? total : (1.0 / dimension_) * total);
+    if (!options_->split_by_largest) {
+      if (!decider_->exceeds(bound, max_std_)) return false;
+    } else if (bound.value + bound.error < max_std_.value) {
+      return false;
+    }
+    const Widest widest = space_->widest(c);
+    const double deviation = std::sqrt(widest.variance);
+    if (options_->split_by_largest && !decider_->exceeds({deviation}, max_std_)) return false;
+    space_->split(c, widest.axis, options_->split_factor * deviation);
+    return true;
+  }
+
+  // keep_[c]: D_j > D and N_j > 2 (theta_N + 1), with D weighted by members.
+  void find_loose() {
+    const std::int64_t k = count();
+    keep_.assign(static_cast<std::size_t>(k), 0);
+    const auto is_large = [&](std::int64_t size) { return size > 2 * (options_->min_samples + 1); };
+    if (k == 1 || std::none_of(sizes_.begin(), sizes_.end(), is_large)) return;  // one cluster's D_j is D
+    const bool squared = options_->squared_dispersion;
+    spreads_.resize(static_cast<std::size_t>(k));
+    Bounded sum{0};
+    std::int64_t members = 0;
+    for (std::int64_t c = 0; c < k; ++c) {
+      spreads_[c] = space_->spread(c, squared);
+      sum = sum + spreads_[c];
+      members += sizes_[c];
+    }
+    Bounded overall = (1 / static_cast<double>(members)) * sum;
+    if (squared) overall = root(overall);
+    for (std::int64_t c = 0; c < k; ++c) {
+      if (!is_large(sizes_[c])) continue;
+      Bounded own = (1 / static_cast<double>(sizes_[c])) * spreads_[c];
+      if (squared) own = root(own);
+      keep_[c] = decider_->exceeds(own, overall);
+    }
+  }
+
+  struct Pair {
+    Bounded distance;
+    std::int64_t a, b;
+  };
+
+  // Lumps at most max_merges pairs closer than min_distance, nearest first, each centre at most once; of equally near
+  // ones the lowest pair.
+  std::int64_t merge() {
+    close_.clear();
+    for (std::int64_t a = 0; a < count(); ++a) {
+      for (std::int64_t b = a + 1; b < count(); ++b) {
+        const Bounded distance = space_->center_distance(a, b);
+        if (decider_->falls_below(distance, min_distance_)) close_.push_back({distance, a, b});
+      }
+    }
+    keep_.assign(static_cast<std::size_t>(count()), 1);
+    std::int64_t merges = 0;
+    while (!close_.empty() && merges < options_->max_merges) {
+      const Pair nearest = nearest_pair();
+      space_->lump(nearest.a, nearest.b, sizes_);
+      keep_[nearest.b] = 0;
+      ++merges;
+      const auto touches = [&](const Pair& p) {
+        return p.a == nearest.a || p.a == nearest.b || p.b == nearest.a || p.b == nearest.b;
+      };
+      close_.erase(std::remove_if(close_.begin(), close_.end(), touches), close_.end());
+    }
+    if (merges > 0) space_->keep(keep_);
+    return merges;
+  }
+
+  Pair nearest_pair() {
+    const Pair* smallest = &close_.front();
+    for (const Pair& pair : close_) smallest = pair.distance.value < smallest->distance.value ? &pair : smallest;
+    const Pair* first = smallest;
+    for (const Pair& pair : close_) {  // in order of (a, b)
+      if (&pair == smallest || !decider_->ties_with_smallest(pair.distance, smallest->distance)) continue;
+      if (&pair < first) first = &pair;
+    }
+    return *first;
+  }
+
+  Space* space_ = nullptr;
+  Decider* decider_ = nullptr;
+  const IsodataOptions* options_ = nullptr;
+  std::int64_t wanted_ = 0;
+  double dimension_ = 0;
+  Bounded max_std_{0}, min_distance_{0};
+  IsodataStop stop_ = IsodataStop::max_iter;
+  std::vector<std::int32_t> labels_;
+  std::vector<std::int64_t> sizes_;
+  std::vector<std::uint8_t> is_noise_, keep_;
+  std::vector<Bounded> spreads_;
+  std::vector<Pair> close_;
+  std::vector<IsodataStep> steps_;
+  std::vector<Visit> seen_;
+};
+
+}  // namespace rlsft::isodata_detail

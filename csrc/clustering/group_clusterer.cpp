@@ -1,0 +1,167 @@
+#include "group_clusterer.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "coordinate_space.hpp"
+#include "rlsft/parallel.hpp"
+
+namespace rlsft::isodata_detail {
+namespace {
+
+template <typename T>
+std::vector<double> row_scales(const T* points, std::int64_t n, std::int64_t d, bool cosine) {
+  std::vector<double> scale(static_cast<std::size_t>(n), 1.0);
+  if (!cosine) return scale;
+  const std::vector<double> origin(static_cast<std::size_t>(d), 0.0);
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double squared = squared_distance(points + i * d, 1.0, origin.data(), d);
+    scale[i] = squared > 0 ? 1 / std::sqrt(squared) : 0;
+  }
+  return scale;
+}
+
+// Nearest centre for every row that is no noise; centres without a row are removed and the rest renumbered.
+template <typename T>
+void assign_finally(const Rows<T>& rows, Clustering& clustering, std::int32_t* labels) {
+  // rounded first: the caller gets centres of type T, and the labels must be right for those
+  for (double& value : clustering.centers) value = static_cast<double>(static_cast<T>(value));
+  assign_nearest(rows, clustering.centers, labels);
+  std::vector<std::int32_t> number(clustering.centers.size() / static_cast<std::size_t>(rows.d), -1);
+  for (std::int64_t i = 0; i < rows.n; ++i) {
+    if (!clustering.is_noise.empty() && clustering.is_noise[i]) labels[i] = -1;
+    if (labels[i] >= 0) number[labels[i]] = 0;
+  }
+  std::int32_t used = 0;
+  for (std::size_t c = 0; c < number.size(); ++c) {
+    if (number[c] < 0) continue;
+    std::copy_n(clustering.centers.data() + c * rows.d, rows.d, clustering.centers.data() + used * rows.d);
+    number[c] = used++;
+  }
+  clustering.centers.resize(static_cast<std::size_t>(used * rows.d));
+  for (std::int64_t i = 0; i < rows.n; ++i) {
+    if (labels[i] >= 0) labels[i] = number[labels[i]];
+  }
+}
+
+// Per cluster the row nearest its centre; tie: the higher score, then the lower row.
+template <typename T>
+std::vector<std::int64_t> find_medoids(const Rows<T>& rows, const std::vector<double>& centers,
+                                       const std::int32_t* labels, const double* scores) {
+  const std::size_t k = centers.size() / static_cast<std::size_t>(rows.d);
+  std::vector<double> distances(static_cast<std::size_t>(rows.n)), nearest(k, HUGE_VAL);
+  for (std::int64_t i = 0; i < rows.n; ++i) {
+    if (labels[i] < 0) continue;
+    distances[i] = squared_distance(rows.row(i), rows.scale[i], centers.data() + labels[i] * rows.d, rows.d);
+    nearest[labels[i]] = std::min(nearest[labels[i]], distances[i]);
+  }
+  std::vector<std::int64_t> medoids(k, -1);
+  for (std::int64_t i = 0; i < rows.n; ++i) {
+    if (labels[i] < 0 || !ties_with_smallest(distances[i], nearest[labels[i]], rows.floor)) continue;
+    std::int64_t& medoid = medoids[labels[i]];
+    if (medoid < 0 || (scores != nullptr && scores[i] > scores[medoid])) medoid = i;
+  }
+  return medoids;
+}
+
+template <typename T>
+Clustering cluster_ball_hall(const Rows<T>& rows, const IsodataOptions& options, std::vector<double> start) {
+  Decider decider;  // without errors it always decides
+  CoordinateSpace<T> space(rows, options.cosine, std::move(start));
+  BallHall<CoordinateSpace<T>> loop;
+  loop.run(space, decider, options, rows.n, rows.d, space.overall_variance());
+  return {std::move(space.centers()), loop.is_noise(), loop.steps(), loop.stop()};
+}
+
+// False for NaN too.
+template <typename T>
+bool all_within_range(const T* x, std::int64_t count, int threads) {
+  constexpr std::int64_t kBlock = 1 << 16;
+  const std::int64_t blocks = (count + kBlock - 1) / kBlock;
+  std::vector<std::uint8_t> ok(static_cast<std::size_t>(blocks));
+  parallel_for(blocks, threads, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t b = first; b < last; ++b) {
+      ok[b] = gram_kernels<T>().within(x + b * kBlock, std::min(kBlock, count - b * kBlock),
+                                       static_cast<T>(kLargestMagnitude<T>));
+    }
+  });
+  return std::count(ok.begin(), ok.end(), 0) == 0;
+}
+
+}  // namespace
+
+template <typename T>
+bool GroupClusterer<T>::suits_gram(std::int64_t n) const {
+  return options_.variant == IsodataVariant::ball_hall && !options_.cosine && input_.start == nullptr && n >= 1 &&
+         n <= GramSpace<T>::kMaxRows && input_.d >= n / 2;
+}
+
+template <typename T>
+bool GroupClusterer<T>::cluster(std::int64_t group, const GroupGram<T>* gram, const double* scores,
+                                std::int32_t* labels, IsodataOutput<T>& out) {
+  const std::int64_t n = size(group);
+  if (suits_gram(n)) {
+    if (gram == nullptr) {
+      if (!own_gram_.compute(points(group), n, input_.d)) return false;
+      gram = &own_gram_;
+    }
+    if (!gram->has_scaled_rows() && by_gram(group, *gram, scores, labels, out)) return true;
+  }
+  if (!all_within_range(points(group), n * input_.d, threads_)) return false;
+  by_coordinates(group, scores, labels, out);
+  return true;
+}
+
+template <typename T>
+bool GroupClusterer<T>::by_gram(std::int64_t group, const GroupGram<T>& gram, const double* scores,
+                                std::int32_t* labels, IsodataOutput<T>& out) {
+  const std::int64_t n = size(group), d = input_.d;
+  decider_.reset();
+  gram_space_.bind(points(group), n, d, gram, decider_);
+  gram_space_.start(options_);
+  if (decider_.is_undecided()) return false;
+  gram_loop_.run(gram_space_, decider_, options_, n, d, gram_space_.overall_variance());
+  if (decider_.is_undecided()) return false;
+  const std::size_t before = out.medoids.size(), k = static_cast<std::size_t>(gram_space_.count());
+  out.centers.resize((before + k) * static_cast<std::size_t>(d));
+  out.medoids.resize(before + k);
+  const std::int64_t used = gram_space_.finish(gram_loop_.is_noise(), scores, labels, out.centers.data() + before * d,
+                                               out.medoids.data() + before);
+  out.medoids.resize(before + static_cast<std::size_t>(used));
+  out.centers.resize(out.medoids.size() * static_cast<std::size_t>(d));
+  for (std::size_t c = before; c < out.medoids.size(); ++c) out.medoids[c] += input_.offsets[group];
+  out.close_group(gram_loop_.steps(), gram_loop_.stop());
+  ++out.groups_by_gram;
+  return true;
+}
+
+template <typename T>
+void GroupClusterer<T>::by_coordinates(std::int64_t group, const double* scores, std::int32_t* labels,
+                                       IsodataOutput<T>& out) {
+  const std::int64_t n = size(group), d = input_.d;
+  if (n == 0) return out.close_group({}, IsodataStop::stable);
+  const std::vector<double> scale = row_scales(points(group), n, d, options_.cosine);
+  const Rows<T> rows{points(group), scale.data(), n, d, options_.cosine ? kSameDirection : 0.0, threads_};
+  std::vector<double> start;
+  if (input_.start == nullptr) {
+    start = starting_centers(rows, starting_clusters(options_, n), options_);
+  } else {
+    start.assign(input_.start + input_.start_offsets[group] * d, input_.start + input_.start_offsets[group + 1] * d);
+    if (start.empty()) throw std::invalid_argument("isodata: no starting centre for group " + std::to_string(group));
+  }
+  Clustering found = options_.variant == IsodataVariant::ball_hall ? cluster_ball_hall(rows, options_, std::move(start))
+                                                                   : cluster_str(rows, options_, std::move(start));
+  assign_finally(rows, found, labels);
+  for (const std::int64_t medoid : find_medoids(rows, found.centers, labels, scores)) {
+    out.medoids.push_back(input_.offsets[group] + medoid);
+  }
+  for (const double value : found.centers) out.centers.push_back(static_cast<T>(value));
+  out.close_group(found.steps, found.stop);
+}
+
+template class GroupClusterer<float>;
+template class GroupClusterer<double>;
+
+}  // namespace rlsft::isodata_detail
