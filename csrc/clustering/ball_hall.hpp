@@ -30,9 +30,8 @@ struct Widest {
   double variance;
 };
 
-// The first of the largest entries of variance[d].
-inline Widest widest_of(const double* variance, std::int64_t d) {
-  const double largest = *std::max_element(variance, variance + d);
+// The first of the entries of variance that are the largest.
+inline Widest widest_of(const double* variance, double largest) {
   std::int64_t axis = 0;
   while (!ties_with_largest(variance[axis], largest)) ++axis;
   return {axis, variance[axis]};

@@ -54,7 +54,10 @@ class CoordinateSpace {
     return {sum};
   }
 
-  Widest widest(std::int64_t c) { return widest_of(variances().data() + c * d_, d_); }
+  Widest widest(std::int64_t c) {
+    const double* variance = variances().data() + c * d_;
+    return widest_of(variance, *std::max_element(variance, variance + d_));
+  }
 
   Bounded spread(std::int64_t c, bool squared) {
     if (spreads_.empty()) spreads_ = cluster_spreads(rows_, *labels_, centers_, squared);

@@ -9,7 +9,7 @@ namespace rlsft::isodata_detail {
 template <typename T>
 struct GramKernels {
   // sums[s * stride + i] = sum of gram[j, i] over the rows j with set[j] == s; rows with set[j] < 0 are left out.
-  void (*member_sums)(const T* gram, std::int64_t ld, std::int64_t n, const std::int32_t* set, std::int64_t num_sets,
+  void (*member_sums)(const double* gram, std::int64_t ld, std::int64_t n, const std::int32_t* set, std::int64_t num_sets,
                       std::int64_t stride, double* sums);
 
   // distances[i] = diagonal[i] - scale * sums[i] + constant
@@ -21,11 +21,15 @@ struct GramKernels {
   bool (*nearest)(const double* distances, std::int64_t k, std::int64_t n, std::int64_t stride, double margin,
                   double tie, std::int32_t* labels);
 
-  // mean[q] = first[q] + sum over the members of (x[q] - first[q]) / count, as cluster_means sums.
+  // mean[q] = first[q] + mean over the members of (x[q] - first[q]): equal rows have exactly that mean.
   void (*mean)(const T* const* members, std::int64_t count, std::int64_t d, double* mean);
 
-  // variance[q] around mean[q], divisor count.
-  void (*variance)(const T* const* members, std::int64_t count, std::int64_t d, const double* mean, double* variance);
+  // variance[q] around mean[q], divisor count; returns the largest.
+  double (*variance)(const T* const* members, std::int64_t count, std::int64_t d, const double* mean,
+                     double* variance);
+
+  // sum over q of (x[q] - c[q])^2 in float64
+  double (*squared_distance)(const T* x, const T* c, std::int64_t d);
 
   // Whether every |x[i]| <= limit; false for NaN. limit above the largest T means finite.
   bool (*within)(const T* x, std::int64_t count, T limit);

@@ -23,13 +23,12 @@ inline Doubles load(const T* from) {
 }
 inline void store(double* to, Doubles values) { __builtin_memcpy(to, &values, sizeof(values)); }
 
-template <typename T>
-void member_sums(const T* gram, std::int64_t ld, std::int64_t n, const std::int32_t* set, std::int64_t num_sets,
+void member_sums(const double* gram, std::int64_t ld, std::int64_t n, const std::int32_t* set, std::int64_t num_sets,
                  std::int64_t stride, double* sums) {
   for (std::int64_t i = 0; i < num_sets * stride; ++i) sums[i] = 0;
   for (std::int64_t j = 0; j < n; ++j) {
     if (set[j] < 0) continue;
-    const T* row = gram + j * ld;
+    const double* row = gram + j * ld;
     double* sum = sums + set[j] * stride;
     for (std::int64_t i = 0; i < stride; i += kWidth) store(sum + i, load(sum + i) + load(row + i));
   }
@@ -67,46 +66,87 @@ bool nearest(const double* distances, std::int64_t k, std::int64_t n, std::int64
   return is_clear;
 }
 
+// Blocks of this many registers: a sum over few members would wait for each addition otherwise.
+constexpr std::int64_t kBlocks = 4;
+constexpr std::int64_t kBlock = kBlocks * kWidth;
+
 template <typename T>
 void mean(const T* const* members, std::int64_t count, std::int64_t d, double* out) {
   const T* first = members[0];
-  const double size = static_cast<double>(count);
+  const double share = 1 / static_cast<double>(count);  // a division a coordinate would take most of the time
   std::int64_t q = 0;
-  for (; q + kWidth <= d; q += kWidth) {
-    const Doubles anchor = load(first + q);
-    Doubles sum = {};
-    for (std::int64_t j = 1; j < count; ++j) sum += load(members[j] + q) - anchor;
-    store(out + q, anchor + sum / size);
+  for (; q + kBlock <= d; q += kBlock) {
+    Doubles anchor[kBlocks], sum[kBlocks] = {};
+    for (int b = 0; b < kBlocks; ++b) anchor[b] = load(first + q + b * kWidth);
+    for (std::int64_t j = 1; j < count; ++j) {
+#pragma GCC unroll 4
+      for (int b = 0; b < kBlocks; ++b) sum[b] += load(members[j] + q + b * kWidth) - anchor[b];
+    }
+    for (int b = 0; b < kBlocks; ++b) store(out + q + b * kWidth, anchor[b] + sum[b] * share);
   }
   for (; q < d; ++q) {
     const double anchor = static_cast<double>(first[q]);
     double sum = 0;
     for (std::int64_t j = 1; j < count; ++j) sum += static_cast<double>(members[j][q]) - anchor;
-    out[q] = anchor + sum / size;
+    out[q] = anchor + sum * share;
   }
 }
 
 template <typename T>
-void variance(const T* const* members, std::int64_t count, std::int64_t d, const double* mean, double* out) {
-  const double size = static_cast<double>(count);
+double variance(const T* const* members, std::int64_t count, std::int64_t d, const double* mean, double* out) {
+  const double share = 1 / static_cast<double>(count);
+  Doubles largest_lanes = {};
   std::int64_t q = 0;
-  for (; q + kWidth <= d; q += kWidth) {
-    const Doubles center = load(mean + q);
-    Doubles sum = {};
+  for (; q + kBlock <= d; q += kBlock) {
+    Doubles center[kBlocks], sum[kBlocks] = {};
+    for (int b = 0; b < kBlocks; ++b) center[b] = load(mean + q + b * kWidth);
     for (std::int64_t j = 0; j < count; ++j) {
-      const Doubles difference = load(members[j] + q) - center;
-      sum += difference * difference;
+#pragma GCC unroll 4
+      for (int b = 0; b < kBlocks; ++b) {
+        const Doubles difference = load(members[j] + q + b * kWidth) - center[b];
+        sum[b] += difference * difference;
+      }
     }
-    store(out + q, sum / size);
+    for (int b = 0; b < kBlocks; ++b) {
+      const Doubles value = sum[b] * share;
+      largest_lanes = value > largest_lanes ? value : largest_lanes;
+      store(out + q + b * kWidth, value);
+    }
   }
+  double largest = 0;
+  for (std::int64_t lane = 0; lane < kWidth; ++lane) largest = largest_lanes[lane] > largest ? largest_lanes[lane] : largest;
   for (; q < d; ++q) {
     double sum = 0;
     for (std::int64_t j = 0; j < count; ++j) {
       const double difference = static_cast<double>(members[j][q]) - mean[q];
       sum += difference * difference;
     }
-    out[q] = sum / size;
+    out[q] = sum * share;
+    largest = out[q] > largest ? out[q] : largest;
   }
+  return largest;
+}
+
+// sum_q (x_q - c_q)^2
+template <typename T>
+double squared_distance(const T* x, const T* c, std::int64_t d) {
+  Doubles sum[kBlocks] = {};
+  std::int64_t q = 0;
+  for (; q + kBlock <= d; q += kBlock) {
+#pragma GCC unroll 4
+    for (int b = 0; b < kBlocks; ++b) {
+      const Doubles difference = load(x + q + b * kWidth) - load(c + q + b * kWidth);
+      sum[b] += difference * difference;
+    }
+  }
+  const Doubles lanes = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  double total = 0;
+  for (std::int64_t lane = 0; lane < kWidth; ++lane) total += lanes[lane];
+  for (; q < d; ++q) {
+    const double difference = static_cast<double>(x[q]) - static_cast<double>(c[q]);
+    total += difference * difference;
+  }
+  return total;
 }
 
 template <typename T>
@@ -120,7 +160,8 @@ bool within(const T* x, std::int64_t count, T limit) {
 }
 
 template <typename T>
-const GramKernels<T> kTable = {&member_sums<T>, &distances, &nearest, &mean<T>, &variance<T>, &within<T>};
+const GramKernels<T> kTable = {&member_sums, &distances, &nearest, &mean<T>, &variance<T>,
+                                &squared_distance<T>, &within<T>};
 
 }  // namespace
 

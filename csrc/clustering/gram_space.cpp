@@ -8,17 +8,20 @@
 namespace rlsft::isodata_detail {
 
 template <typename T>
-void GramSpace<T>::bind(const T* x, std::int64_t n, std::int64_t d, const GroupGram<T>& gram, Decider& decider) {
+template <typename G>
+void GramSpace<T>::bind(const T* x, std::int64_t n, std::int64_t d, const GroupGram<G>& gram, Decider& decider) {
   x_ = x;
   n_ = n;
   d_ = d;
   stride_ = (n + 7) / 8 * 8;
-  gram_ = &gram;
   decider_ = &decider;
+  gram_.resize(static_cast<std::size_t>(n * stride_));
   diagonal_.assign(static_cast<std::size_t>(stride_), 0);
   double largest = 0;
   for (std::int64_t i = 0; i < n; ++i) {
-    diagonal_[i] = static_cast<double>(gram.gram()[i * gram.ld() + i]);
+    const G* from = gram.gram() + i * gram.ld();  // ld is a multiple of 8 too, and its padding 0
+    for (std::int64_t j = 0; j < stride_; ++j) gram_[i * stride_ + j] = static_cast<double>(from[j]);
+    diagonal_[i] = gram_[i * stride_ + i];
     largest = std::max(largest, diagonal_[i]);
   }
   dot_error_ = gram.relative_error() * largest;
@@ -31,12 +34,7 @@ void GramSpace<T>::bind(const T* x, std::int64_t n, std::int64_t d, const GroupG
 
 template <typename T>
 double GramSpace<T>::squared(std::int64_t i, std::int64_t j) const {
-  return std::max(0.0, diagonal_[i] + diagonal_[j] - 2 * static_cast<double>(gram_->gram()[i * gram_->ld() + j]));
-}
-
-template <typename T>
-double GramSpace<T>::exact(std::int64_t i, const double* center) const {
-  return squared_distance(row(i), 1.0, center, d_);
+  return std::max(0.0, diagonal_[i] + diagonal_[j] - 2 * gram_[i * stride_ + j]);
 }
 
 // ---- starting centres ----
@@ -106,7 +104,7 @@ void GramSpace<T>::update_sets(std::int64_t num_sets) {
   }
   set_size_.assign(static_cast<std::size_t>(num_sets), 0);
   self_.assign(static_cast<std::size_t>(num_sets), 0);
-  kernels_.member_sums(gram_->gram(), gram_->ld(), n_, set_of_row_.data(), num_sets, stride_, sums_.data());
+  kernels_.member_sums(gram_.data(), stride_, n_, set_of_row_.data(), num_sets, stride_, sums_.data());
   for (std::int64_t i = 0; i < n_; ++i) {
     if (set_of_row_[i] < 0) continue;
     ++set_size_[set_of_row_[i]];
@@ -127,8 +125,7 @@ Bounded GramSpace<T>::overall_variance() {
   double trace = 0, all = 0;
   for (std::int64_t i = 0; i < n_; ++i) {
     trace += diagonal_[i];
-    const T* gram = gram_->gram() + i * gram_->ld();
-    for (std::int64_t j = 0; j < n_; ++j) all += static_cast<double>(gram[j]);
+    for (std::int64_t j = 0; j < n_; ++j) all += gram_[i * stride_ + j];
   }
   const double n = static_cast<double>(n_);
   return {std::max(0.0, trace / n - all / (n * n)), n_ == 1 ? 0 : squared_error_};
@@ -173,6 +170,7 @@ void GramSpace<T>::move_to_means(const std::vector<std::int32_t>& labels, const 
   set_of_row_ = labels;
   centers_.clear();
   columns_.clear();
+  cross_.clear();
   for (std::size_t c = 0; c < sizes.size(); ++c) centers_.push_back({static_cast<std::int32_t>(c)});
   update_sets(count());
 }
@@ -199,8 +197,9 @@ template <typename T>
 Widest GramSpace<T>::widest(std::int64_t c) {
   gather_members(c);
   variance_.resize(static_cast<std::size_t>(d_));
-  kernels_.variance(members_.data(), static_cast<std::int64_t>(members_.size()), d_, mean_.data(), variance_.data());
-  return widest_of(variance_.data(), d_);
+  const double largest = kernels_.variance(members_.data(), static_cast<std::int64_t>(members_.size()), d_,
+                                           mean_.data(), variance_.data());
+  return widest_of(variance_.data(), largest);
 }
 
 template <typename T>
@@ -226,13 +225,23 @@ void GramSpace<T>::split(std::int64_t c, std::int64_t axis, double step) {
   centers_.push_back({static_cast<std::int32_t>(c), -step, column});
 }
 
+// Sums of dot products between the members of two sets, for all pairs of sets: what distances of means need.
 template <typename T>
-Bounded GramSpace<T>::center_distance(std::int64_t a, std::int64_t b) const {
-  double cross = 0;
-  const double* sums = sums_.data() + b * stride_;
-  for (std::int64_t i = 0; i < n_; ++i) cross += set_of_row_[i] == a ? sums[i] : 0;
-  cross /= static_cast<double>(set_size_[a]) * static_cast<double>(set_size_[b]);
-  return root({std::max(0.0, self_[a] - 2 * cross + self_[b]), squared_error_});
+void GramSpace<T>::fill_cross() {
+  const std::int64_t k = count();
+  cross_.assign(static_cast<std::size_t>(k * k), 0);
+  for (std::int64_t i = 0; i < n_; ++i) {
+    if (set_of_row_[i] < 0) continue;
+    double* cross = cross_.data() + set_of_row_[i] * k;
+    for (std::int64_t b = 0; b < k; ++b) cross[b] += sums_[b * stride_ + i];
+  }
+}
+
+template <typename T>
+Bounded GramSpace<T>::center_distance(std::int64_t a, std::int64_t b) {
+  if (cross_.empty()) fill_cross();
+  const double mean = cross_[a * count() + b] / (static_cast<double>(set_size_[a]) * static_cast<double>(set_size_[b]));
+  return root({std::max(0.0, self_[a] - 2 * mean + self_[b]), squared_error_});
 }
 
 // The new centre is the mean of the union. Later calls of the same pass still see the sums of before.
@@ -249,10 +258,7 @@ void GramSpace<T>::lump(std::int64_t a, std::int64_t b, const std::vector<std::i
 template <typename T>
 std::int32_t GramSpace<T>::nearest_exactly(std::int64_t i, std::int64_t k, const T* centers) {
   to_chosen_.clear();
-  for (std::int64_t c = 0; c < k; ++c) {
-    for (std::int64_t q = 0; q < d_; ++q) mean_[q] = static_cast<double>(centers[c * d_ + q]);
-    to_chosen_.push_back(exact(i, mean_.data()));
-  }
+  for (std::int64_t c = 0; c < k; ++c) to_chosen_.push_back(kernels_.squared_distance(row(i), centers + c * d_, d_));
   const double smallest = *std::min_element(to_chosen_.begin(), to_chosen_.end());
   std::int32_t label = 0;
   while (!ties_with_smallest(to_chosen_[label], smallest)) ++label;
@@ -323,9 +329,8 @@ std::int64_t GramSpace<T>::find_medoid(std::int32_t c, const std::int32_t* label
     if (labels[i] == c && set_distance(set, i) - nearest <= margin + 2 * kTie * std::max(0.0, nearest)) chosen_.push_back(i);
   }
   if (chosen_.size() == 1) return chosen_.front();
-  for (std::int64_t q = 0; q < d_; ++q) mean_[q] = static_cast<double>(centers[c * d_ + q]);
   to_chosen_.clear();
-  for (const std::int64_t i : chosen_) to_chosen_.push_back(exact(i, mean_.data()));
+  for (const std::int64_t i : chosen_) to_chosen_.push_back(kernels_.squared_distance(row(i), centers + c * d_, d_));
   const double smallest = *std::min_element(to_chosen_.begin(), to_chosen_.end());
   std::int64_t medoid = -1;
   for (std::size_t j = 0; j < chosen_.size(); ++j) {
@@ -338,5 +343,8 @@ std::int64_t GramSpace<T>::find_medoid(std::int32_t c, const std::int32_t* label
 
 template class GramSpace<float>;
 template class GramSpace<double>;
+template void GramSpace<float>::bind(const float*, std::int64_t, std::int64_t, const GroupGram<float>&, Decider&);
+template void GramSpace<float>::bind(const float*, std::int64_t, std::int64_t, const GroupGram<double>&, Decider&);
+template void GramSpace<double>::bind(const double*, std::int64_t, std::int64_t, const GroupGram<double>&, Decider&);
 
 }  // namespace rlsft::isodata_detail

@@ -19,8 +19,9 @@ class GramSpace {
  public:
   static constexpr std::int64_t kMaxRows = 64;
 
-  // n <= kMaxRows rows x [n, d]; `gram` was computed from them, unscaled, and outlives the use of this group.
-  void bind(const T* x, std::int64_t n, std::int64_t d, const GroupGram<T>& gram, Decider& decider);
+  // n <= kMaxRows rows x [n, d]; `gram` was computed from them, unscaled, in float or double.
+  template <typename G>
+  void bind(const T* x, std::int64_t n, std::int64_t d, const GroupGram<G>& gram, Decider& decider);
 
   // The starting centres that starting_centers() would pick.
   void start(const IsodataOptions& options);
@@ -35,7 +36,7 @@ class GramSpace {
   Widest widest(std::int64_t c);
   Bounded spread(std::int64_t c, bool squared) const;
   void split(std::int64_t c, std::int64_t axis, double step);
-  Bounded center_distance(std::int64_t a, std::int64_t b) const;
+  Bounded center_distance(std::int64_t a, std::int64_t b);
   void lump(std::int64_t a, std::int64_t b, const std::vector<std::int64_t>& sizes);
 
   // The end of a run: `centers` [count, d] become the means of the labelled rows, rounded to T; labels the nearest of
@@ -53,13 +54,13 @@ class GramSpace {
 
   const T* row(std::int64_t i) const { return x_ + i * d_; }
   double squared(std::int64_t i, std::int64_t j) const;
-  double exact(std::int64_t i, const double* center) const;
   double set_distance(std::int64_t set, std::int64_t i) const { return distances_[set * stride_ + i]; }
   void start_spread(std::int64_t wanted, SplitMix64 random);
   void start_random(std::int64_t wanted, SplitMix64 random);
   void start_at_rows();
   void update_sets(std::int64_t num_sets);
   void fill_distances();
+  void fill_cross();
   void add_step(const Center& center, double* distances) const;
   void gather_members(std::int64_t set);
   bool is_clear(std::int64_t i, std::int32_t label, std::int64_t k, double margin) const;
@@ -70,17 +71,18 @@ class GramSpace {
 
   const T* x_ = nullptr;
   std::int64_t n_ = 0, d_ = 0, stride_ = 0;
-  const GroupGram<T>* gram_ = nullptr;
   Decider* decider_ = nullptr;
   const GramKernels<T>& kernels_ = gram_kernels<T>();
   double dot_error_ = 0;      // of a Gram entry, absolute
   double squared_error_ = 0;  // of a squared distance between points or means
   double rounding_error_ = 0; // of a squared distance, when its centre is rounded to T
   std::vector<Center> centers_;
+  std::vector<double> gram_;              // [n, stride]
   std::vector<double> diagonal_;          // [stride]
   std::vector<std::int32_t> set_of_row_;  // [n], -1 for none
   std::vector<std::int64_t> set_size_;
   std::vector<double> sums_, self_;       // [sets, stride] sums over each set; [sets] |mean|^2
+  std::vector<double> cross_;             // [sets, sets] sums between sets; empty until asked for
   std::vector<double> distances_;         // [sets, stride] from row to mean; for assign [centres, stride]
   std::vector<double> center_distances_;
   std::vector<double> columns_;           // [splits, stride] x_i minus the mean along the split coordinate

@@ -28,7 +28,9 @@ class GroupClusterer {
  private:
   const T* points(std::int64_t group) const { return input_.points + input_.offsets[group] * input_.d; }
   std::int64_t size(std::int64_t group) const { return input_.offsets[group + 1] - input_.offsets[group]; }
-  bool by_gram(std::int64_t group, const GroupGram<T>& gram, const double* scores, std::int32_t* labels,
+  bool by_double_gram(std::int64_t group, const double* scores, std::int32_t* labels, IsodataOutput<T>& out);
+  template <typename G>
+  bool by_gram(std::int64_t group, const GroupGram<G>& gram, const double* scores, std::int32_t* labels,
                IsodataOutput<T>& out);
   void by_coordinates(std::int64_t group, const double* scores, std::int32_t* labels, IsodataOutput<T>& out);
 
@@ -37,6 +39,8 @@ class GroupClusterer {
   const int threads_;
   Decider decider_;
   GroupGram<T> own_gram_;
+  GroupGram<double> double_gram_;
+  std::vector<double> wide_rows_;
   GramSpace<T> gram_space_;
   BallHall<GramSpace<T>> gram_loop_;
 };

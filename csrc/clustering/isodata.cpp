@@ -10,6 +10,16 @@
 namespace rlsft {
 
 template <typename T>
+void IsodataOutput<T>::reserve(std::int64_t groups, std::int64_t clusters, std::int64_t d) {
+  // a half more than wanted: growing means to copy, and fresh pages cost more than the clustering of small groups
+  const std::size_t count = static_cast<std::size_t>(groups * (clusters + (clusters + 1) / 2));
+  centers.reserve(count * static_cast<std::size_t>(d));
+  medoids.reserve(count);
+  for (auto* offsets : {&center_offsets, &step_offsets}) offsets->reserve(static_cast<std::size_t>(groups) + 1);
+  stops.reserve(static_cast<std::size_t>(groups));
+}
+
+template <typename T>
 void IsodataOutput<T>::close_group(const std::vector<IsodataStep>& group_steps, IsodataStop stop) {
   steps.insert(steps.end(), group_steps.begin(), group_steps.end());
   center_offsets.push_back(static_cast<std::int64_t>(medoids.size()));
@@ -47,7 +57,9 @@ IsodataOutput<T> isodata(const IsodataInput<T>& input, const IsodataOptions& opt
     for (std::int64_t part = first; part < last; ++part) {
       isodata_detail::GroupClusterer<T> clusterer(input, options, parts > 1 ? 1 : threads);
       IsodataOutput<T>& out = outputs[part];
-      for (std::int64_t g = part * groups / parts; g < (part + 1) * groups / parts; ++g) {
+      const std::int64_t part_begin = part * groups / parts, part_end = (part + 1) * groups / parts;
+      out.reserve(part_end - part_begin, isodata_detail::clusters_wanted(options, rows_a_group), input.d);
+      for (std::int64_t g = part_begin; g < part_end; ++g) {
         const std::int64_t begin = input.offsets[g];
         const double* scores = input.scores == nullptr ? nullptr : input.scores + begin;
         if (clusterer.cluster(g, nullptr, scores, labels + begin, out)) continue;

@@ -131,17 +131,20 @@ void scale_to_unit(double* center, std::int64_t d) {
 }
 
 PartitionKey partition_key(const std::vector<std::int32_t>& labels, std::int64_t k) {
-  std::vector<std::int64_t> number(static_cast<std::size_t>(k), -1);
+  std::vector<std::int64_t> number(static_cast<std::size_t>(k), 0);
+  const int bits = k < 255 ? 8 : 32;  // as many numbers as fit go into a word before it is mixed in
   std::int64_t next = 0;
   PartitionKey key{0x243F6A8885A308D3ull, 0x13198A2E03707344ull};
-  for (const std::int32_t label : labels) {
-    std::uint64_t canonical = 0;
-    if (label >= 0) {
-      if (number[label] < 0) number[label] = ++next;
-      canonical = static_cast<std::uint64_t>(number[label]);
+  for (std::size_t i = 0; i < labels.size();) {
+    std::uint64_t word = 0;
+    for (int at = 0; at < 64 && i < labels.size(); at += bits, ++i) {
+      if (labels[i] < 0) continue;
+      std::int64_t& canonical = number[labels[i]];
+      if (canonical == 0) canonical = ++next;
+      word |= static_cast<std::uint64_t>(canonical) << at;
     }
-    key.first = SplitMix64::mix(key.first ^ canonical) + 0x9E3779B97F4A7C15ull;
-    key.second = SplitMix64::mix(key.second + canonical) ^ 0xA4093822299F31D0ull;
+    key.first = SplitMix64::mix(key.first ^ word) + 0x9E3779B97F4A7C15ull;
+    key.second = SplitMix64::mix(key.second + word) ^ 0xA4093822299F31D0ull;
   }
   return key;
 }

@@ -66,6 +66,7 @@ struct IsodataOutput {
   std::int64_t groups_by_gram = 0;              // groups that the dot products decided, without coordinates
   std::int64_t bad_group = -1;  // the first with NaN, infinity or a value beyond kLargestMagnitude; the rest is useless
 
+  void reserve(std::int64_t groups, std::int64_t clusters, std::int64_t d);
   void close_group(const std::vector<IsodataStep>& group_steps, IsodataStop stop);
   void append(const IsodataOutput& next);
 };
