@@ -25,18 +25,6 @@
 
 namespace rlsft::isodata_detail {
 
-struct Widest {
-  std::int64_t axis;
-  double variance;
-};
-
-// The first of the entries of variance that are the largest.
-inline Widest widest_of(const double* variance, double largest) {
-  std::int64_t axis = 0;
-  while (!ties_with_largest(variance[axis], largest)) ++axis;
-  return {axis, variance[axis]};
-}
-
 template <typename Space>
 class BallHall {
  public:

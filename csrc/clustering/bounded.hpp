@@ -33,6 +33,10 @@ class Decider {
     return !is_positive(a.value - smallest.value * (1 + kTie), a, smallest);
   }
 
+  bool ties_with_largest(Bounded a, Bounded largest) {
+    return !is_positive(largest.value * (1 - kTie) - a.value, a, largest);
+  }
+
   void require(bool is_decided) { is_undecided_ |= !is_decided; }
   bool is_undecided() const { return is_undecided_; }
   void reset() { is_undecided_ = false; }

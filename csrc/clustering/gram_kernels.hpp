@@ -29,7 +29,7 @@ struct GramKernels {
                      double* variance);
 
   // sum over q of (x[q] - c[q])^2 in float64
-  double (*squared_distance)(const T* x, const T* c, std::int64_t d);
+  double (*squared_distance)(const T* x, const double* c, std::int64_t d);
 
   // Whether every |x[i]| <= limit; false for NaN. limit above the largest T means finite.
   bool (*within)(const T* x, std::int64_t count, T limit);

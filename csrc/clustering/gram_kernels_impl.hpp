@@ -129,7 +129,7 @@ double variance(const T* const* members, std::int64_t count, std::int64_t d, con
 
 // sum_q (x_q - c_q)^2
 template <typename T>
-double squared_distance(const T* x, const T* c, std::int64_t d) {
+double squared_distance(const T* x, const double* c, std::int64_t d) {
   Doubles sum[kBlocks] = {};
   std::int64_t q = 0;
   for (; q + kBlock <= d; q += kBlock) {
@@ -143,7 +143,7 @@ double squared_distance(const T* x, const T* c, std::int64_t d) {
   double total = 0;
   for (std::int64_t lane = 0; lane < kWidth; ++lane) total += lanes[lane];
   for (; q < d; ++q) {
-    const double difference = static_cast<double>(x[q]) - static_cast<double>(c[q]);
+    const double difference = static_cast<double>(x[q]) - c[q];
     total += difference * difference;
   }
   return total;

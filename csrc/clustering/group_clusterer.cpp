@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 
 #include "coordinate_space.hpp"
 #include "rlsft/parallel.hpp"
+#include "str_coordinates.hpp"
 
 namespace rlsft::isodata_detail {
 namespace {
@@ -57,9 +60,14 @@ std::vector<std::int64_t> find_medoids(const Rows<T>& rows, const std::vector<do
     distances[i] = squared_distance(rows.row(i), rows.scale[i], centers.data() + labels[i] * rows.d, rows.d);
     nearest[labels[i]] = std::min(nearest[labels[i]], distances[i]);
   }
+  for (std::size_t c = 0; c < k; ++c) {
+    const double* center = centers.data() + c * static_cast<std::size_t>(rows.d);
+    const double norm2 = std::inner_product(center, center + rows.d, center, 0.0);
+    nearest[c] = medoid_reach(nearest[c], norm2, std::numeric_limits<T>::epsilon(), rows.floor);
+  }
   std::vector<std::int64_t> medoids(k, -1);
   for (std::int64_t i = 0; i < rows.n; ++i) {
-    if (labels[i] < 0 || !ties_with_smallest(distances[i], nearest[labels[i]], rows.floor)) continue;
+    if (labels[i] < 0 || distances[i] > nearest[labels[i]]) continue;
     std::int64_t& medoid = medoids[labels[i]];
     if (medoid < 0 || (scores != nullptr && scores[i] > scores[medoid])) medoid = i;
   }
@@ -67,12 +75,19 @@ std::vector<std::int64_t> find_medoids(const Rows<T>& rows, const std::vector<do
 }
 
 template <typename T>
-Clustering cluster_ball_hall(const Rows<T>& rows, const IsodataOptions& options, std::vector<double> start) {
+Clustering cluster_rows(const Rows<T>& rows, const IsodataOptions& options, std::vector<double> start) {
   Decider decider;  // without errors it always decides
-  CoordinateSpace<T> space(rows, options.cosine, std::move(start));
-  BallHall<CoordinateSpace<T>> loop;
-  loop.run(space, decider, options, rows.n, rows.d, space.overall_variance());
-  return {std::move(space.centers()), loop.is_noise(), loop.steps(), loop.stop()};
+  if (options.variant == IsodataVariant::ball_hall) {
+    CoordinateSpace<T> space(rows, options.cosine, std::move(start));
+    BallHall<CoordinateSpace<T>> loop;
+    loop.run(space, decider, options, rows.n, rows.d, space.overall_variance());
+    return {std::move(space.centers()), loop.is_noise(), loop.steps(), loop.stop()};
+  }
+  const std::int64_t starts = static_cast<std::int64_t>(start.size()) / rows.d;
+  StrCoordinates<T> space(rows, options.variance_kind, std::move(start));
+  StrLoop<StrCoordinates<T>> loop;
+  loop.run(space, decider, options, rows.n, starts);
+  return {std::move(space.centers()), {}, loop.steps(), loop.stop()};
 }
 
 // False for NaN too.
@@ -94,8 +109,9 @@ bool all_within_range(const T* x, std::int64_t count, int threads) {
 
 template <typename T>
 bool GroupClusterer<T>::suits_gram(std::int64_t n) const {
-  return options_.variant == IsodataVariant::ball_hall && !options_.cosine && input_.start == nullptr && n >= 1 &&
-         n <= GramSpace<T>::kMaxRows && input_.d >= n / 2;
+  const bool is_known = options_.variant == IsodataVariant::ball_hall ||
+                        options_.variance_kind == IsodataVarianceKind::trace;
+  return is_known && input_.start == nullptr && n >= 1 && n <= kMaxGramRows && input_.d >= n / 2;
 }
 
 template <typename T>
@@ -107,48 +123,73 @@ bool GroupClusterer<T>::cluster(std::int64_t group, const GroupGram<T>* gram, co
       if (!own_gram_.compute(points(group), n, input_.d)) return false;
       gram = &own_gram_;
     }
-    if (!gram->has_scaled_rows()) {
-      if (by_gram(group, *gram, scores, labels, out)) return true;
-      if (sizeof(T) == 4 && by_double_gram(group, scores, labels, out)) return true;
-    }
+    // scaled by powers of two: products of the rows as given would overflow or vanish
+    if (!gram->has_scaled_rows() && by_gram(group, *gram, scores, labels, out)) return true;
   }
   if (!all_within_range(points(group), n * input_.d, threads_)) return false;
   by_coordinates(group, scores, labels, out);
   return true;
 }
 
-// Most of what float32 leaves open is far from open in float64.
 template <typename T>
-bool GroupClusterer<T>::by_double_gram(std::int64_t group, const double* scores, std::int32_t* labels,
-                                       IsodataOutput<T>& out) {
-  const T* x = points(group);
-  wide_rows_.assign(x, x + size(group) * input_.d);
-  return double_gram_.compute(wide_rows_.data(), size(group), input_.d) && !double_gram_.has_scaled_rows() &&
-         by_gram(group, double_gram_, scores, labels, out);
+bool GroupClusterer<T>::by_gram(std::int64_t group, const GroupGram<T>& gram, const double* scores,
+                                std::int32_t* labels, IsodataOutput<T>& out) {
+  const bool needs_copy = options_.cosine || sizeof(T) < sizeof(double);
+  if (options_.cosine) {
+    widen(group);
+    if (by_dots(group, wide_rows_.data(), gram, scores, labels, out)) return true;
+  } else {
+    if (by_dots(group, points(group), gram, scores, labels, out)) return true;
+    if (needs_copy) widen(group);
+  }
+  // most of what float32 leaves open is far from open in float64
+  return needs_copy && wide_gram_.compute(wide_rows_.data(), size(group), input_.d) &&
+         !wide_gram_.has_scaled_rows() && by_dots(group, wide_rows_.data(), wide_gram_, scores, labels, out);
 }
 
 template <typename T>
-template <typename G>
-bool GroupClusterer<T>::by_gram(std::int64_t group, const GroupGram<G>& gram, const double* scores,
+void GroupClusterer<T>::widen(std::int64_t group) {
+  const T* x = points(group);
+  const std::int64_t n = size(group), d = input_.d;
+  wide_rows_.assign(x, x + n * d);
+  if (!options_.cosine) return;
+  const std::vector<double> scale = row_scales(x, n, d, true);
+  for (std::int64_t i = 0; i < n; ++i) {
+    for (std::int64_t q = 0; q < d; ++q) wide_rows_[i * d + q] *= scale[i];
+  }
+}
+
+template <typename T>
+template <typename X, typename G>
+bool GroupClusterer<T>::by_dots(std::int64_t group, const X* rows, const GroupGram<G>& gram, const double* scores,
                                 std::int32_t* labels, IsodataOutput<T>& out) {
   const std::int64_t n = size(group), d = input_.d;
+  Workspace<X>& space = workspace(rows);
   decider_.reset();
-  gram_space_.bind(points(group), n, d, gram, decider_);
-  gram_space_.start(options_);
-  if (decider_.is_undecided()) return false;
-  gram_loop_.run(gram_space_, decider_, options_, n, d, gram_space_.overall_variance());
-  if (decider_.is_undecided()) return false;
-  const std::size_t before = out.medoids.size(), k = static_cast<std::size_t>(gram_space_.count());
-  out.centers.resize((before + k) * static_cast<std::size_t>(d));
-  out.medoids.resize(before + k);
-  const std::int64_t used = gram_space_.finish(gram_loop_.is_noise(), scores, labels, out.centers.data() + before * d,
-                                               out.medoids.data() + before);
-  out.medoids.resize(before + static_cast<std::size_t>(used));
-  out.centers.resize(out.medoids.size() * static_cast<std::size_t>(d));
-  for (std::size_t c = before; c < out.medoids.size(); ++c) out.medoids[c] += input_.offsets[group];
-  out.close_group(gram_loop_.steps(), gram_loop_.stop());
-  ++out.groups_by_gram;
-  return true;
+  const auto finish = [&](auto& points, const auto& loop, auto... noise) {
+    if (decider_.is_undecided()) return false;
+    const std::size_t before = out.medoids.size(), k = static_cast<std::size_t>(points.count());
+    out.centers.resize((before + k) * static_cast<std::size_t>(d));
+    out.medoids.resize(before + k);
+    const std::int64_t used = points.finish(noise..., scores, labels, out.centers.data() + before * d,
+                                            out.medoids.data() + before);
+    out.medoids.resize(before + static_cast<std::size_t>(used));
+    out.centers.resize(out.medoids.size() * static_cast<std::size_t>(d));
+    for (std::size_t c = before; c < out.medoids.size(); ++c) out.medoids[c] += input_.offsets[group];
+    out.close_group(loop.steps(), loop.stop());
+    ++out.groups_by_gram;
+    return true;
+  };
+  if (options_.variant == IsodataVariant::ball_hall) {
+    space.ball_hall.bind(rows, n, d, gram, options_.cosine, decider_);
+    space.ball_hall.start(options_);
+    space.ball_hall_loop.run(space.ball_hall, decider_, options_, n, d, space.ball_hall.overall_variance());
+    return finish(space.ball_hall, space.ball_hall_loop, space.ball_hall_loop.is_noise());
+  }
+  space.str.bind(rows, n, d, gram, options_.cosine, decider_);
+  const std::int64_t starts = space.str.start(options_);
+  space.str_loop.run(space.str, decider_, options_, n, starts);
+  return finish(space.str, space.str_loop);
 }
 
 template <typename T>
@@ -165,8 +206,7 @@ void GroupClusterer<T>::by_coordinates(std::int64_t group, const double* scores,
     start.assign(input_.start + input_.start_offsets[group] * d, input_.start + input_.start_offsets[group + 1] * d);
     if (start.empty()) throw std::invalid_argument("isodata: no starting centre for group " + std::to_string(group));
   }
-  Clustering found = options_.variant == IsodataVariant::ball_hall ? cluster_ball_hall(rows, options_, std::move(start))
-                                                                   : cluster_str(rows, options_, std::move(start));
+  Clustering found = cluster_rows(rows, options_, std::move(start));
   assign_finally(rows, found, labels);
   for (const std::int64_t medoid : find_medoids(rows, found.centers, labels, scores)) {
     out.medoids.push_back(input_.offsets[group] + medoid);

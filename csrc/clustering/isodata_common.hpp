@@ -1,8 +1,8 @@
 // What the two ISODATA variants share: rows, tie rules, starting centres and statistics. Private to this folder.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
-#include <map>
 #include <utility>
 #include <vector>
 
@@ -17,6 +17,11 @@ inline bool exceeds(double value, double threshold) { return value > threshold *
 inline bool falls_below(double value, double threshold) { return value < threshold * (1 - kTie); }
 inline bool ties_with_smallest(double value, double smallest, double floor = 0) {
   return value <= smallest * (1 + kTie) + floor;
+}
+// How far from a centre, squared, a row may be to be as near as the nearest row. The centre was rounded to numbers of
+// precision `eps`, which moves a distance by up to eps / 2 |centre|: the two members of a pair are equally near.
+inline double medoid_reach(double nearest, double center_norm2, double eps, double floor) {
+  return nearest * (1 + kTie) + floor + 4 * eps * std::sqrt(nearest * center_norm2);
 }
 inline bool ties_with_largest(double value, double largest) { return value >= largest * (1 - kTie); }
 
@@ -49,6 +54,18 @@ inline double squared_distance(const T* x, double scale, const double* c, std::i
     lane[l] += difference * difference;
   }
   return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
+
+struct Widest {
+  std::int64_t axis;
+  double variance;
+};
+
+// The first of the entries of variance that are the largest.
+inline Widest widest_of(const double* variance, double largest) {
+  std::int64_t axis = 0;
+  while (!ties_with_largest(variance[axis], largest)) ++axis;
+  return {axis, variance[axis]};
 }
 
 // The generator of Steele, Lea and Flood 2014; the Python reference draws the same numbers.
@@ -114,7 +131,5 @@ std::vector<double> cluster_spreads(const Rows<T>& rows, const std::vector<std::
 // A mean of unit rows that cancel is a zero vector, not the direction of its rounding error.
 void scale_to_unit(double* center, std::int64_t d);
 
-template <typename T>
-Clustering cluster_str(const Rows<T>& rows, const IsodataOptions& options, std::vector<double> centers);
 
 }  // namespace rlsft::isodata_detail

@@ -17,22 +17,24 @@ using rlsft::IsodataOutput;
 using rlsft::IsodataStop;
 using rlsft::IsodataVariant;
 
+template <typename T>
 struct Run {
   std::vector<std::int32_t> labels;
-  IsodataOutput out;
+  IsodataOutput<T> out;
 };
 
 template <typename T>
-Run run(const std::vector<T>& points, std::int64_t d, const std::vector<std::int64_t>& offsets,
+Run<T> run(const std::vector<T>& points, std::int64_t d, const std::vector<std::int64_t>& offsets,
         const IsodataOptions& options, int threads = 1) {
-  Run result;
+  Run<T> result;
   result.labels.assign(static_cast<std::size_t>(offsets.back()), -7);
   const IsodataInput<T> input{points.data(), d, offsets.data(), static_cast<std::int64_t>(offsets.size()) - 1};
   result.out = rlsft::isodata<T>(input, options, threads, result.labels.data());
   return result;
 }
 
-bool same(const Run& a, const Run& b) {
+template <typename T>
+bool same(const Run<T>& a, const Run<T>& b) {
   return a.labels == b.labels && a.out.centers == b.out.centers && a.out.medoids == b.out.medoids &&
          a.out.center_offsets == b.out.center_offsets && a.out.step_offsets == b.out.step_offsets &&
          a.out.stops == b.out.stops;
@@ -53,7 +55,8 @@ std::vector<float> blobs(std::int64_t rows, std::int64_t d, int count, unsigned 
 }
 
 // labels 0..k-1 all used (or -1 where noise is allowed), medoids members of their clusters, offsets consistent
-void check_shape(const Run& r, const std::vector<std::int64_t>& offsets, std::int64_t d, bool may_be_noise) {
+template <typename T>
+void check_shape(const Run<T>& r, const std::vector<std::int64_t>& offsets, std::int64_t d, bool may_be_noise) {
   CHECK(r.out.center_offsets.size() == offsets.size());
   CHECK(r.out.step_offsets.size() == offsets.size());
   CHECK(r.out.centers.size() == r.out.medoids.size() * static_cast<std::size_t>(d));
@@ -78,7 +81,7 @@ void no_rows_one_row_and_two_rows() {
     options.variant = variant;
     options.cosine = variant == IsodataVariant::str;
     const std::vector<std::int64_t> offsets{0, 0, 1, 3, 3};
-    const Run r = run<double>({3, 4, 1, 0, 0, 1}, 2, offsets, options);
+    const auto r = run<double>({3, 4, 1, 0, 0, 1}, 2, offsets, options);
     check_shape(r, offsets, 2, false);
     CHECK(r.out.center_offsets == (std::vector<std::int64_t>{0, 0, 1, 3, 3}));
     CHECK(r.out.stops[0] == IsodataStop::stable);
@@ -94,7 +97,7 @@ void equal_rows_are_one_cluster() {
     options.cosine = cosine;
     std::vector<double> points;
     for (int i = 0; i < 9; ++i) points.insert(points.end(), {.1, .7, -.3});
-    const Run r = run(points, 3, {0, 9}, options);
+    const auto r = run(points, 3, {0, 9}, options);
     CHECK(r.labels == std::vector<std::int32_t>(9, 0));
     for (const rlsft::IsodataStep& step : r.out.steps) CHECK(step.splits == 0 && step.clusters == 1);
   }
@@ -108,7 +111,7 @@ void two_blobs_from_one_and_from_many_starts() {
     options.max_std = 5;
     options.min_distance = 3;
     options.split_by_largest = true;
-    const Run r = run<double>({-11.5, -10.5, -9.5, -8.5, 8.5, 9.5, 10.5, 11.5}, 1, {0, 8}, options);
+    const auto r = run<double>({-11.5, -10.5, -9.5, -8.5, 8.5, 9.5, 10.5, 11.5}, 1, {0, 8}, options);
     CHECK(r.out.medoids.size() == 2);
     for (int i = 0; i < 8; ++i) CHECK(r.labels[i] == r.labels[i < 4 ? 0 : 4]);
     CHECK(r.labels[0] != r.labels[4]);
@@ -122,11 +125,11 @@ void threads_and_neighbours_change_no_bit() {
   options.n_clusters = 6;
   CHECK(same(run(large, 9, {0, 20000}, options, 1), run(large, 9, {0, 20000}, options, 3)));
   const std::vector<std::int64_t> offsets{0, 4000, 4000, 9000, 20000};
-  const Run batch = run(large, 9, offsets, options, 2);
+  const auto batch = run(large, 9, offsets, options, 2);
   CHECK(same(batch, run(large, 9, offsets, options, 4)));
   for (std::size_t g = 0; g + 1 < offsets.size(); ++g) {
     const std::vector<float> part(large.begin() + offsets[g] * 9, large.begin() + offsets[g + 1] * 9);
-    const Run alone = run(part, 9, {0, offsets[g + 1] - offsets[g]}, options);
+    const auto alone = run(part, 9, {0, offsets[g + 1] - offsets[g]}, options);
     CHECK(std::equal(alone.labels.begin(), alone.labels.end(), batch.labels.begin() + offsets[g]));
   }
 }
@@ -137,14 +140,14 @@ void contradicting_bounds_stop() {
   options.n_clusters = 2;
   options.max_std = .1;
   options.min_distance = 50;
-  const Run cycle = run(blobs(100, 2, 1, 3), 2, {0, 100}, options);
+  const auto cycle = run(blobs(100, 2, 1, 3), 2, {0, 100}, options);
   CHECK(cycle.out.stops[0] == IsodataStop::cycle);
   CHECK(cycle.out.steps.size() < 50);
   options.variant = IsodataVariant::str;
   options.cosine = true;
   options.min_size = 2;
   options.max_size = 2;
-  const Run str = run(blobs(40, 6, 3, 4), 6, {0, 40}, options);
+  const auto str = run(blobs(40, 6, 3, 4), 6, {0, 40}, options);
   CHECK(str.out.stops[0] != IsodataStop::max_iter);
 }
 
@@ -186,7 +189,7 @@ void random_shapes_and_options_keep_the_contract() {
       for (float& value : points) value = static_cast<float>(static_cast<int>(value / 4));
     }
     const IsodataOptions options = random_options(generator);
-    const Run r = run(points, d, offsets, options);
+    const auto r = run(points, d, offsets, options);
     check_shape(r, offsets, d, options.discard_as_noise && options.variant == IsodataVariant::ball_hall);
     CHECK(same(r, run(points, d, offsets, options, 4)));
   }

@@ -12,7 +12,7 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
 from rlsft_kernels import isodata
-from tests.support.clusters import assert_same_clusters, ragged_points, random_settings
+from tests.support.clusters import assert_same_clusters, grouped_blobs, ragged_points, random_settings
 
 BACKENDS = ("native", "reference")
 TWO_BLOBS = np.array([[-11.5], [-10.5], [-9.5], [-8.5], [8.5], [9.5], [10.5], [11.5]])
@@ -21,15 +21,6 @@ TWO_BLOBS = np.array([[-11.5], [-10.5], [-9.5], [-8.5], [8.5], [9.5], [10.5], [1
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Any:
     return request.param
-
-
-def grouped_blobs(groups: int, size: int, d: int) -> tuple[np.ndarray, np.ndarray]:
-    """Four far centres a group, unit noise: (points [groups, size, d] float32, labels [groups, size])."""
-    g = np.random.default_rng(0)
-    centers = 2 * g.standard_normal((groups, 4, d))
-    labels = g.integers(0, 4, (groups, size))
-    noise = g.standard_normal((groups, size, d))
-    return (np.take_along_axis(centers, labels[:, :, None], 1) + noise).astype(np.float32), labels
 
 
 # ---- known results --------------------------------------------------------------------------------------------

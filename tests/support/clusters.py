@@ -68,3 +68,12 @@ def assert_same_clusters(actual: Any, expected: Any) -> None:
     np.testing.assert_array_equal(actual.center_offsets, expected.center_offsets)
     assert actual.history.stop_reasons == expected.history.stop_reasons
     np.testing.assert_allclose(actual.centers, expected.centers, rtol=1e-6, atol=1e-9)
+
+
+def grouped_blobs(groups: int, size: int, d: int) -> tuple[np.ndarray, np.ndarray]:
+    """Four far centres a group, unit noise: (points [groups, size, d] float32, labels [groups, size])."""
+    g = np.random.default_rng(0)
+    centers = 2 * g.standard_normal((groups, 4, d))
+    labels = g.integers(0, 4, (groups, size))
+    noise = g.standard_normal((groups, size, d))
+    return (np.take_along_axis(centers, labels[:, :, None], 1) + noise).astype(np.float32), labels

@@ -175,5 +175,5 @@ def isodata_reference(
     used = np.unique(labels[labels >= 0])
     centers = centers[used]
     labels = np.where(labels < 0, -1, np.searchsorted(used, labels))
-    medoids = medoids_of(rows, labels, centers, scores, method.floor)
+    medoids = medoids_of(rows, labels, centers, scores, method.floor, float(np.finfo(points.dtype).eps))
     return GroupRun(labels.astype(np.int32), centers, medoids, steps, stop_reason)

@@ -111,12 +111,18 @@ def starting_centers(rows: Floats, count: int, init: str, seed: int, floor: floa
     return rows[chosen]
 
 
-def medoids_of(rows: Floats, labels: Ints, centers: Floats, scores: Floats | None, floor: float) -> Ints:
-    """Per cluster the member nearest the centre; tie: the higher score, then the lower index."""
+def medoids_of(rows: Floats, labels: Ints, centers: Floats, scores: Floats | None, floor: float, eps: float) -> Ints:
+    """Per cluster the member nearest the centre; tie: the higher score, then the lower index.
+
+    The centres were rounded to numbers of precision `eps`. That moves a distance by up to eps/2 |centre|, so members
+    which differ by no more than that, such as the two of a pair, are equally near.
+    """
     medoids = []
     for k, center in enumerate(centers):
         members = np.flatnonzero(labels == k)
         distances = ((rows[members] - center) ** 2).sum(axis=1)
-        tied = members[distances <= distances.min() * (1 + TIE) + floor]
+        nearest = distances.min()
+        reach = nearest * (1 + TIE) + floor + 4 * eps * np.sqrt(nearest * (center**2).sum())
+        tied = members[distances <= reach]
         medoids.append(tied[0] if scores is None else tied[np.argmax(scores[tied])])
     return np.array(medoids, dtype=np.int64)

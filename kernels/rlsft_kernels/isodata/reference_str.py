@@ -68,7 +68,9 @@ class StrReference:
                 c += 1
                 continue
             distances = ((self.rows[free] - self.centroid(members)) ** 2).sum(axis=1)
-            farthest = free[np.argmax(distances >= distances.max() * (1 - TIE))]
+            # both members of a pair are equally far from their mean, whatever rounding says
+            is_farthest = (distances >= distances.max() * (1 - TIE)) | (len(members) == 2)
+            farthest = free[np.argmax(is_farthest)]
             clusters[c] = members[members != farthest]
             clusters.append(np.array([farthest]))
             splits += 1
