@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "bindings.hpp"
+#include "rlsft/rank_and_cluster.hpp"
 
 namespace rlsft::bindings {
 namespace {
@@ -93,11 +94,52 @@ void bind_isodata_for(py::module_& m) {
       py::arg("labels").noconvert());
 }
 
+template <typename T>
+void bind_rank_and_cluster_for(py::module_& m) {
+  m.def(
+      "rank_and_cluster",
+      [](const Array<T>& points, const Offsets& offsets, int edge, const Optional<double>& teleport,
+         const Optional<double>& start, double damping, double tol, std::int64_t max_iter, int form,
+         const py::dict& options, int threads, Array<T>& scores, Array<std::int64_t>& n_iter, Array<double>& residual,
+         Array<std::int32_t>& labels) {
+        require(points.ndim() == 2 && points.shape(1) >= 1, "points must be [N, d] with d >= 1");
+        require(edge >= 0 && edge <= 2 && (form == 0 || form == 1), "edge must be 0, 1 or 2 and form 0 or 1");
+        const std::int64_t rows = points.shape(0), groups = count_groups(offsets, rows);
+        require(scores.size() == rows && labels.size() == rows, "scores and labels must be [N]");
+        require(n_iter.size() == groups && residual.size() == groups, "n_iter and residual must have one entry a group");
+        require(!teleport || teleport->size() == rows, "teleport must be [N]");
+        require(!start || start->size() == rows, "start must be [N]");
+        const IsodataInput<T> input{points.data(), points.shape(1), offsets.data(), groups};
+        const RankInput rank{static_cast<EdgeMap>(edge), pointer_or_null(teleport), pointer_or_null(start),
+                             {damping, tol, max_iter, static_cast<RankForm>(form)}};
+        const IsodataOptions core_options = isodata_options(options);
+        T* scores_out = scores.mutable_data();
+        std::int32_t* labels_out = labels.mutable_data();
+        std::vector<RankOutcome> outcome(static_cast<std::size_t>(groups));
+        IsodataOutput<T> out;
+        {
+          py::gil_scoped_release release;
+          out = rank_and_cluster<T>(input, rank, core_options, threads, scores_out, outcome.data(), labels_out);
+        }
+        for (std::int64_t g = 0; g < groups; ++g) {
+          n_iter.mutable_data()[g] = outcome[g].n_iter;
+          residual.mutable_data()[g] = outcome[g].residual;
+        }
+        return isodata_result(std::move(out), input.d);
+      },
+      py::arg("points").noconvert(), py::arg("offsets").noconvert(), py::arg("edge"), py::arg("teleport").noconvert(),
+      py::arg("start").noconvert(), py::arg("damping"), py::arg("tol"), py::arg("max_iter"), py::arg("form"),
+      py::arg("options"), py::arg("threads"), py::arg("scores").noconvert(), py::arg("n_iter").noconvert(),
+      py::arg("residual").noconvert(), py::arg("labels").noconvert());
+}
+
 }  // namespace
 
 void bind_isodata(py::module_& m) {
   bind_isodata_for<float>(m);
   bind_isodata_for<double>(m);
+  bind_rank_and_cluster_for<float>(m);
+  bind_rank_and_cluster_for<double>(m);
 }
 
 }  // namespace rlsft::bindings

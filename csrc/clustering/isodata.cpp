@@ -1,11 +1,10 @@
 // ISODATA on a batch: a thread takes whole groups, or the threads share the rows of one large set.
 #include "rlsft/isodata.hpp"
 
-#include <algorithm>
+#include <memory>
 #include <utility>
 
-#include "group_clusterer.hpp"
-#include "rlsft/parallel.hpp"
+#include "over_groups.hpp"
 
 namespace rlsft {
 
@@ -45,31 +44,15 @@ void IsodataOutput<T>::append(const IsodataOutput& next) {
 template <typename T>
 IsodataOutput<T> isodata(const IsodataInput<T>& input, const IsodataOptions& options, int threads,
                          std::int32_t* labels) {
-  const std::int64_t groups = input.num_groups, rows = groups ? input.offsets[groups] : 0;
-  const std::int64_t rows_a_group = groups ? std::max<std::int64_t>(1, rows / groups) : 1;
-  const double pass_ns =
-      static_cast<double>(rows) * static_cast<double>(isodata_detail::clusters_wanted(options, rows_a_group) * input.d);
-  threads = useful_threads(pass_ns, threads);
-  // many groups: a thread takes whole groups; few and large ones: the threads share each group's rows
-  const std::int64_t parts = groups >= threads ? threads : 1;
-  std::vector<IsodataOutput<T>> outputs(static_cast<std::size_t>(parts));
-  parallel_for(parts, static_cast<int>(parts), [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t part = first; part < last; ++part) {
-      isodata_detail::GroupClusterer<T> clusterer(input, options, parts > 1 ? 1 : threads);
-      IsodataOutput<T>& out = outputs[part];
-      const std::int64_t part_begin = part * groups / parts, part_end = (part + 1) * groups / parts;
-      out.reserve(part_end - part_begin, isodata_detail::clusters_wanted(options, rows_a_group), input.d);
-      for (std::int64_t g = part_begin; g < part_end; ++g) {
-        const std::int64_t begin = input.offsets[g];
-        const double* scores = input.scores == nullptr ? nullptr : input.scores + begin;
-        if (clusterer.cluster(g, nullptr, scores, labels + begin, out)) continue;
-        out.bad_group = g;
-        break;
-      }
-    }
+  using isodata_detail::GroupClusterer;
+  return isodata_detail::over_groups(input, options, threads, [&](int inner_threads) {
+    auto clusterer = std::make_unique<GroupClusterer<T>>(input, options, inner_threads);
+    return [&input, labels, clusterer = std::move(clusterer)](std::int64_t group, IsodataOutput<T>& out) {
+      const std::int64_t first = input.offsets[group];
+      const double* scores = input.scores == nullptr ? nullptr : input.scores + first;
+      return clusterer->cluster(group, nullptr, scores, labels + first, out);
+    };
   });
-  for (std::int64_t part = 1; part < parts; ++part) outputs[0].append(outputs[part]);
-  return std::move(outputs[0]);
 }
 
 template struct IsodataOutput<float>;

@@ -255,18 +255,36 @@ void textrank_embeddings(const T* rows, std::int64_t d, const std::int64_t* offs
   const double ns = estimated_gram_ns(offsets, groups, d) + estimated_sweeps_ns(offsets, groups);
   parallel_for(groups, useful_threads(ns, threads), [&](std::int64_t begin, std::int64_t end) {
     GroupGram<T> gram;
-    GroupRanker<T> ranker(options);
-    if (map == EdgeMap::cosine && options.form == RankForm::eigenvector) ranker.allow_negative_edges();
+    GramRanker<T> ranker(map, options);
     for (std::int64_t g = begin; g < end; ++g) {
       const std::int64_t first = offsets[g], m = offsets[g + 1] - first;
       if (!gram.compute(rows + first * d, m, d)) {
         outcome[g] = {kBadInput, 0.0};
         continue;
       }
-      const Graph<T> graph{gram.edges(map), m, gram.ld(), gram.ld()};
-      outcome[g] = ranker.rank(graph, part(teleport, first), part(start, first), true, scores + first);
+      outcome[g] = ranker.rank(gram, m, part(teleport, first), part(start, first), scores + first);
     }
   });
+}
+
+template <typename T>
+struct GramRanker<T>::Parts {
+  EdgeMap map;
+  GroupRanker<T> ranker;
+};
+
+template <typename T>
+GramRanker<T>::GramRanker(EdgeMap map, const RankOptions& options) : parts_(new Parts{map, GroupRanker<T>(options)}) {
+  if (map == EdgeMap::cosine && options.form == RankForm::eigenvector) parts_->ranker.allow_negative_edges();
+}
+template <typename T>
+GramRanker<T>::~GramRanker() = default;
+
+template <typename T>
+RankOutcome GramRanker<T>::rank(GroupGram<T>& gram, std::int64_t m, const double* teleport, const double* start,
+                                T* scores) {
+  const Graph<T> graph{gram.edges(parts_->map), m, gram.ld(), gram.ld()};
+  return parts_->ranker.rank(graph, teleport, start, true, scores);
 }
 
 template <typename T>
@@ -285,6 +303,8 @@ void textrank_dense(const T* weights, const std::int64_t* offsets, std::int64_t 
   });
 }
 
+template class GramRanker<float>;
+template class GramRanker<double>;
 template void textrank_embeddings<float>(const float*, std::int64_t, const std::int64_t*, std::int64_t, EdgeMap,
                                          const double*, const double*, const RankOptions&, int, float*, RankOutcome*);
 template void textrank_embeddings<double>(const double*, std::int64_t, const std::int64_t*, std::int64_t, EdgeMap,

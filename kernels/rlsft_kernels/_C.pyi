@@ -22,6 +22,23 @@ def isodata(
     threads: int,
     labels: npt.NDArray[np.int32],  # [N], out
 ) -> dict[str, Any]: ...  # centers, center_offsets, medoids, steps, step_offsets, stops, groups_by_gram, bad_group
+def rank_and_cluster(
+    points: _Floats,  # [N, d]
+    offsets: _Int64,  # [G + 1]
+    edge: int,
+    teleport: _Float64 | None,  # [N]
+    start: _Float64 | None,  # [N]
+    damping: float,
+    tol: float,
+    max_iter: int,
+    form: int,
+    options: dict[str, Any],  # as in isodata
+    threads: int,
+    scores: _Floats,  # [N], out
+    n_iter: _Int64,  # [G], out
+    residual: _Float64,  # [G], out
+    labels: npt.NDArray[np.int32],  # [N], out
+) -> dict[str, Any]: ...  # as isodata
 def similarity_groups(
     rows: _Floats,  # [M, d]
     offsets: _Int64,  # [G + 1]

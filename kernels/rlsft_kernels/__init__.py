@@ -10,6 +10,7 @@ from rlsft_kernels.linear_logprob.op import linear_logprob
 from rlsft_kernels.linear_logprob.reference import LogprobOutput
 from rlsft_kernels.pairwise_reward_loss.op import pairwise_reward_loss
 from rlsft_kernels.policy_value_loss.op import policy_value_loss
+from rlsft_kernels.rank_and_cluster.op import RankAndClusterResult, rank_and_cluster
 from rlsft_kernels.similarity.op import similarity_matrix
 from rlsft_kernels.textrank.op import textrank
 from rlsft_kernels.textrank.result import ConvergenceError, TextRankResult
@@ -20,6 +21,7 @@ __all__ = [
     "IsodataHistory",
     "IsodataResult",
     "LogprobOutput",
+    "RankAndClusterResult",
     "TextRankResult",
     "isodata",
     "kl_shaped_gae",
@@ -27,6 +29,7 @@ __all__ = [
     "linear_logprob",
     "pairwise_reward_loss",
     "policy_value_loss",
+    "rank_and_cluster",
     "similarity_matrix",
     "textrank",
 ]

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "rlsft/edges.hpp"
+#include "rlsft/similarity.hpp"
 
 namespace rlsft {
 
@@ -37,6 +39,21 @@ void textrank_embeddings(const T* rows,  // [offsets[groups], d]
                          const double* teleport, const double* start, const RankOptions& options, int threads,
                          T* scores,              // [offsets[groups]], out
                          RankOutcome* outcome);  // [groups], out
+
+// Does for one group after another what textrank_embeddings() does, from dot products that the caller has computed:
+// clustering can share them. One for each thread.
+template <typename T>
+class GramRanker {
+ public:
+  GramRanker(EdgeMap map, const RankOptions& options);
+  ~GramRanker();
+  // gram: of m rows; teleport and start [m] as above, or null; scores [m], out.
+  RankOutcome rank(GroupGram<T>& gram, std::int64_t m, const double* teleport, const double* start, T* scores);
+
+ private:
+  struct Parts;
+  std::unique_ptr<Parts> parts_;
+};
 
 template <typename T>
 void textrank_dense(const T* weights,  // flat m x m blocks, row i holds the edges that leave i

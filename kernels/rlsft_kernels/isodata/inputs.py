@@ -26,23 +26,23 @@ def flat_points(points: Array, groups: Array | None) -> tuple[npt.NDArray[np.flo
     return contiguous_numpy(points).reshape(-1, points.shape[-1]), layout
 
 
-def require_usable(rows: npt.NDArray[np.floating], layout: Groups) -> None:
+def require_usable(rows: npt.NDArray[np.floating], layout: Groups, *, name: str = "points") -> None:
     """ValueError that names the first row with NaN, infinity or a value whose square overflows.
 
     The native core checks while it reads and asks here only for the words: a pass over all values costs more than
     clustering small groups.
     """
-    require_finite_rows("points", rows, layout)
+    require_finite_rows(name, rows, layout)
     if rows.dtype == np.float64:  # float32 cannot hold such values
-        _require_no_overflow(rows, layout)
+        _require_no_overflow(rows, layout, name)
 
 
-def _require_no_overflow(rows: npt.NDArray[np.floating], layout: Groups) -> None:
+def _require_no_overflow(rows: npt.NDArray[np.floating], layout: Groups, name: str) -> None:
     is_large = (np.abs(rows) > LARGEST_MAGNITUDE).any(axis=-1)
     if is_large.any():
         index, words = layout.place(int(np.argmax(is_large)))
         raise ValueError(
-            f"points[{index}] has a value beyond 1e150 ({words}), whose squared distance overflows; scale the points"
+            f"{name}[{index}] has a value beyond 1e150 ({words}), whose squared distance overflows; scale the rows"
         )
 
 

@@ -41,15 +41,19 @@ def run_native(
         flat_start = start.reshape(-1, rows.shape[1])
         start_offsets = np.arange(len(start) + 1, dtype=np.int64) * start.shape[1]
     labels = np.empty(len(rows), np.int32)
-    out = _C.isodata(rows, layout.offsets, flat_start, start_offsets, scores, _core_options(settings), threads, labels)
+    out = _C.isodata(rows, layout.offsets, flat_start, start_offsets, scores, core_options(settings), threads, labels)
     if out["bad_group"] >= 0:
         require_usable(rows, layout)
-    stops = tuple(STOP_REASONS[stop] for stop in out["stops"])
-    history = IsodataHistory(out["steps"], out["step_offsets"], out["center_offsets"], stops)
-    return Found(labels, out["centers"], out["medoids"], history)
+    return Found(labels, out["centers"], out["medoids"], history_of(out))
 
 
-def _core_options(settings: IsodataSettings) -> dict[str, Any]:
+def history_of(out: dict[str, Any]) -> IsodataHistory:
+    """The history in what the core returned."""
+    stops = tuple(STOP_REASONS[stop] for stop in out["stops"].tolist())
+    return IsodataHistory(out["steps"], out["step_offsets"], out["center_offsets"], stops)
+
+
+def core_options(settings: IsodataSettings) -> dict[str, Any]:
     """The settings under the names and codes of csrc/include/rlsft/isodata.hpp."""
     return {
         "is_str": settings.variant == "str",
