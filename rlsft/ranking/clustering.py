@@ -46,15 +46,17 @@ def cluster_answers(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     backend: Backend = "auto",
+    labels: NDArray[np.int64] | None = None,
 ) -> Clusters:
     """Cluster the answers of every prompt and pick the medoids, ties by the higher score.
 
-    `cluster=None` keeps every answer as its own representative; `options` goes to `rlsft_kernels.isodata`.
+    `cluster=None` keeps every answer as its own representative; `options` goes to `rlsft_kernels.isodata`. `labels`,
+    when somebody has clustered with these settings already, saves doing it again.
     """
     group = candidates.prompt_index
     if cluster is None:
         labels = np.arange(len(group)) - candidates.offsets[group]
-    else:
+    elif labels is None:
         labels = _isodata_labels(candidates, vectors, cluster, dict(options or {}), seed, backend)
     labels = _by_best_rank(labels, group, ranks)
     flat, distance = _centre_distances(labels, group, vectors)
@@ -77,19 +79,31 @@ def _isodata_labels(
 ) -> NDArray[np.int64]:
     from rlsft_kernels import isodata
 
+    settings = cluster_settings(cluster, options, seed, width=vectors.shape[1])
+    result = isodata(vectors, groups=candidates.offsets, **{"backend": backend, **settings})
+    return np.asarray(result.labels, dtype=np.int64)
+
+
+def cluster_settings(cluster: str, options: Mapping[str, Any], seed: int, *, width: int) -> dict[str, Any]:
+    """Keyword arguments of `rlsft_kernels.isodata` for vectors of this width.
+
+    Raises:
+        ConfigError: unknown variant, a name that isodata does not know or the pipeline sets, a value out of range.
+    """
+    from rlsft_kernels import isodata
+
     variant: Any = check_choice("cluster", cluster, CLUSTERS)
     for name in ("variant", "groups", "points", "seed"):
         if name in options:
             raise ConfigError(f"cluster_options must not set {name!r}: the pipeline sets it")
+    settings = {"variant": variant, "seed": seed, **options}
     try:
-        result = isodata(
-            vectors, groups=candidates.offsets, variant=variant, seed=seed, **{"backend": backend, **options}
-        )
+        isodata(np.zeros((0, width)), groups=np.zeros(1, np.int64), **settings)  # checks, and has no rows to work on
     except TypeError as error:
         raise ConfigError(f"cluster_options: {error}") from error
     except ValueError as error:
-        raise ConfigError(f"cluster={cluster!r} with cluster_options {options}: {error}") from error
-    return np.asarray(result.labels, dtype=np.int64)
+        raise ConfigError(f"cluster={cluster!r} with cluster_options {dict(options)}: {error}") from error
+    return settings
 
 
 def _by_best_rank(labels: NDArray[np.int64], group: NDArray[np.int64], ranks: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rlsft.ranking.clustering import cluster_answers
+from rlsft.ranking.clustering import cluster_answers, cluster_settings
 from rlsft.ranking.encoders import EncoderSpec, language_warning, load_encoder
 from rlsft.ranking.explain import Explainer
-from rlsft.ranking.features import Features, make_features
+from rlsft.ranking.features import TOKEN_EDGES, Features, make_features
 from rlsft.ranking.inputs import Candidates, Prompt, collect_candidates
 from rlsft.ranking.noise import NOISE_KINDS
 from rlsft.ranking.pairs import PairMode, PairSettings, make_pairs
 from rlsft.ranking.results import RankedResponses
-from rlsft.ranking.scoring import Backend, GraphSettings, Teleport, rank_within, score_answers
+from rlsft.ranking.scoring import Backend, GraphSettings, Teleport, rank_within, score_and_cluster, score_answers
 from rlsft.ranking.summary import make_summary
 from rlsft.text import check_language
 
@@ -127,7 +127,12 @@ def _rank(
     seed: int,
 ) -> Explainer:
     group = candidates.prompt_index
-    scores, teleport = score_answers(candidates, features, graph)
+    labels = None
+    if cluster is None or features.edge in TOKEN_EDGES:
+        scores, teleport = score_answers(candidates, features, graph)
+    else:
+        settings = cluster_settings(cluster, cluster_options or {}, seed, width=features.vectors.shape[1])
+        scores, teleport, labels = score_and_cluster(candidates, features, graph, settings)
     ranks = rank_within(scores, group)
     clusters = cluster_answers(
         candidates,
@@ -138,6 +143,7 @@ def _rank(
         options=cluster_options,
         seed=seed,
         backend=graph.backend,
+        labels=labels,
     )
     return Explainer(
         candidates=candidates,

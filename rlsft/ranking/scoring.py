@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -69,9 +70,7 @@ def score_answers(
     `stochastic` scores sum to 1 within a prompt (arXiv 2402.18284, eq. 5, divided by m);
     `eigenvector` scores have a largest one of 1.
     """
-    group = candidates.prompt_index
-    cosine = features.cosine if settings.teleports else np.full(len(group), np.nan)
-    weights = teleport_weights(cosine, group, len(candidates.prompts), settings.teleport_strength)
+    weights = answer_teleport(candidates, features, settings)
     scores = run_textrank(
         features,
         settings,
@@ -79,6 +78,43 @@ def score_answers(
         teleport=weights if settings.teleports else None,
     )
     return scores, weights
+
+
+def score_and_cluster(
+    candidates: Candidates,
+    features: Features,
+    settings: GraphSettings,
+    cluster: Mapping[str, Any],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """([S] scores, [S] teleport v, [S] clusters): `score_answers`, and isodata with the keyword arguments `cluster`.
+
+    One call, because both need the dot products of the answers' vectors.
+    """
+    from rlsft_kernels import ConvergenceError, rank_and_cluster
+
+    weights = answer_teleport(candidates, features, settings)
+    backend = cluster.get("backend", settings.backend)
+    try:
+        found = rank_and_cluster(
+            features.vectors,
+            groups=candidates.offsets,
+            edge=features.edge,
+            damping=settings.damping,
+            teleport=weights if settings.teleports else None,
+            form=settings.form,
+            cluster={name: value for name, value in cluster.items() if name != "backend"},
+            backend=backend,
+        )
+    except (ValueError, ConvergenceError) as error:
+        raise DataError(f"the answers cannot be scored with similarity={features.edge!r}: {error}") from error
+    return np.asarray(found.ranking.scores, np.float64), weights, np.asarray(found.clusters.labels, np.int64)
+
+
+def answer_teleport(candidates: Candidates, features: Features, settings: GraphSettings) -> NDArray[np.float64]:
+    """[S] teleport v of each answer; uniform where the settings or the data have no demonstrations."""
+    group = candidates.prompt_index
+    cosine = features.cosine if settings.teleports else np.full(len(group), np.nan)
+    return teleport_weights(cosine, group, len(candidates.prompts), settings.teleport_strength)
 
 
 def run_textrank(
