@@ -84,13 +84,18 @@ def cases(*, quick: bool) -> Iterator[IsodataCase]:
     yield set_case(5000 if quick else 100_000)
 
 
-def group_case(count: int) -> IsodataCase:
-    """Up to four clusters in each group of 16 rows of 384 numbers."""
+def grouped_points(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(groups [count, 16, 384] float32, the cluster of each row [count, 16])."""
     g = np.random.default_rng(0)
     centers = 2 * g.standard_normal((count, 4, 384))
     truth = g.integers(0, 4, (count, 16))
     noise = g.standard_normal((count, 16, 384))
-    groups = (np.take_along_axis(centers, truth[:, :, None], 1) + noise).astype(np.float32)
+    return (np.take_along_axis(centers, truth[:, :, None], 1) + noise).astype(np.float32), truth
+
+
+def group_case(count: int) -> IsodataCase:
+    """Up to four clusters in each group of 16 rows of 384 numbers."""
+    groups, truth = grouped_points(count)
     tensor, few = torch.from_numpy(groups), groups[:REFERENCE_GROUPS]
     start = tensor[:, :: 16 // K_GROUP]
     by_hand: dict[str, Any] = {

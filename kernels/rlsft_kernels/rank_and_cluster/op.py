@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
@@ -24,6 +25,7 @@ from rlsft_kernels.textrank.inputs import FORMS, check_options, distribution, ex
 from rlsft_kernels.textrank.result import TextRankResult, report_nonconvergence
 
 _SUPPORTED = {"native": {"cpu": FLOATS}}
+_SETTINGS = frozenset(IsodataSettings.__dataclass_fields__)
 _NOT_CLUSTER_OPTIONS = ("points", "groups", "scores", "threads", "backend")
 
 
@@ -106,10 +108,10 @@ def _dtype_name(flat: Array) -> str:
 def _checked_cluster_options(given: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise TypeError(f"cluster must be a mapping of isodata's keyword arguments, got {type(given).__name__}")
-    known = [name for name in inspect.signature(isodata).parameters if name not in _NOT_CLUSTER_OPTIONS]
+    known = _cluster_defaults()
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
+            near = difflib.get_close_matches(str(name), list(known), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; isodata knows {', '.join(known)}"
             raise TypeError(f"cluster has an unknown key {name!r}{hint}")
     return dict(given)
@@ -121,10 +123,14 @@ def _is_fused(options: dict[str, Any]) -> bool:
 
 
 def _settings(options: dict[str, Any], *, one_set: bool) -> IsodataSettings:
-    parameters = inspect.signature(isodata).parameters
-    names = inspect.signature(IsodataSettings).parameters
-    defaults = {name: parameters[name].default for name in names if name in parameters}
-    return make_settings(init_is_array=False, one_set=one_set, **{**defaults, **options})
+    given = {name: value for name, value in {**_cluster_defaults(), **options}.items() if name in _SETTINGS}
+    return make_settings(init_is_array=False, one_set=one_set, **given)
+
+
+@functools.cache
+def _cluster_defaults() -> dict[str, Any]:
+    parameters = inspect.signature(isodata).parameters.items()
+    return {name: p.default for name, p in parameters if name not in _NOT_CLUSTER_OPTIONS}
 
 
 _Ranked = tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.float64]]  # scores [M], n_iter, residual [G]
