@@ -12,6 +12,7 @@ _Int64: TypeAlias = npt.NDArray[np.int64]
 
 def build_info() -> dict[str, str]: ...
 def cpu_isa() -> str: ...
+def flatten_token_lists(responses: Any) -> tuple[_Int64, _Int64] | None: ...  # ids, offsets
 def isodata(
     points: _Floats,  # [N, d]
     offsets: _Int64,  # [G + 1]

@@ -1,0 +1,105 @@
+#include <algorithm>
+#include <map>
+#include <random>
+#include <vector>
+
+#include "check.hpp"
+#include "rlsft/text_edges.hpp"
+#include "rlsft/vocabulary.hpp"
+
+namespace {
+
+using rlsft::TextEdge;
+using Ids = std::vector<std::int64_t>;
+
+Ids random_ids(std::int64_t count, std::int64_t vocabulary, std::int64_t step, unsigned seed) {
+  std::mt19937 generator(seed);
+  std::geometric_distribution<std::int64_t> word(4.0 / static_cast<double>(vocabulary));
+  Ids ids(static_cast<std::size_t>(count));
+  for (std::int64_t& id : ids) id = (word(generator) - 3) * step;
+  return ids;
+}
+
+// small ids, ids beyond any table, equal low bits, negative ids
+void numbers_follow_first_appearance() {
+  for (const std::int64_t step : {std::int64_t{1}, std::int64_t{1} << 20, std::int64_t{1} << 52}) {
+    rlsft::Vocabulary vocabulary(100);
+    for (const std::int64_t count : {0, 1, 5, 1000, 3, 5000}) {
+      const Ids ids = random_ids(count, 300, step, static_cast<unsigned>(count));
+      std::vector<std::int32_t> numbers(ids.size());
+      const std::int64_t words = vocabulary.number(ids.data(), count, numbers.data());
+      std::map<std::int64_t, std::int32_t> expected;
+      for (std::size_t t = 0; t < ids.size(); ++t) {
+        const auto known = expected.emplace(ids[t], static_cast<std::int32_t>(expected.size())).first;
+        CHECK(known->second == numbers[t]);
+      }
+      CHECK(words == static_cast<std::int64_t>(expected.size()));
+    }
+  }
+}
+
+std::vector<double> edges_of(const Ids& ids, const Ids& offsets, const Ids& groups, TextEdge kind, int threads) {
+  std::int64_t entries = 0;
+  for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
+    const std::int64_t m = groups[g + 1] - groups[g];
+    entries += m * m;
+  }
+  std::vector<double> edges(static_cast<std::size_t>(entries), -1.0);
+  const std::int64_t count = static_cast<std::int64_t>(groups.size()) - 1;
+  rlsft::text_edges_groups(ids.data(), offsets.data(), groups.data(), count, kind, threads, edges.data());
+  return edges;
+}
+
+double naive_overlap(const Ids& ids, const Ids& offsets, std::int64_t i, std::int64_t j, bool multiset) {
+  std::map<std::int64_t, std::int64_t> a, b;
+  for (std::int64_t t = offsets[i]; t < offsets[i + 1]; ++t) ++a[ids[t]];
+  for (std::int64_t t = offsets[j]; t < offsets[j + 1]; ++t) ++b[ids[t]];
+  std::int64_t shared = 0;
+  for (const auto& [id, count] : a) {
+    if (b.count(id) != 0) shared += multiset ? std::min(count, b[id]) : 1;
+  }
+  const double logs = std::log(static_cast<double>(offsets[i + 1] - offsets[i])) +
+                      std::log(static_cast<double>(offsets[j + 1] - offsets[j]));
+  return shared == 0 || i == j || logs == 0.0 ? 0.0 : static_cast<double>(shared) / logs;
+}
+
+// every number of responses around the vector width and the limit of rare words
+void overlap_equals_a_naive_count() {
+  for (const std::int64_t m : {1, 2, 7, 8, 9, 32, 33, 64, 100}) {
+    for (const std::int64_t length : {1, 3, 40}) {
+      Ids offsets{0};
+      for (std::int64_t r = 0; r < m; ++r) offsets.push_back(offsets.back() + (r * 7 + length) % (length + 2));
+      const Ids ids = random_ids(offsets.back(), 200, 1, static_cast<unsigned>(m));
+      for (const bool multiset : {false, true}) {
+        const TextEdge kind = multiset ? TextEdge::word_overlap_multiset : TextEdge::word_overlap_set;
+        const std::vector<double> edges = edges_of(ids, offsets, {0, m}, kind, 1);
+        for (std::int64_t i = 0; i < m; ++i) {
+          for (std::int64_t j = 0; j < m; ++j) CHECK(edges[i * m + j] == naive_overlap(ids, offsets, i, j, multiset));
+        }
+      }
+    }
+  }
+}
+
+void groups_and_threads_change_no_bit() {
+  Ids offsets{0};
+  for (std::int64_t r = 0; r < 900; ++r) offsets.push_back(offsets.back() + r % 50);
+  const Ids ids = random_ids(offsets.back(), 400, 1, 3);
+  for (const TextEdge kind : {TextEdge::word_overlap_set, TextEdge::word_overlap_multiset, TextEdge::bm25}) {
+    const Ids groups{0, 0, 3, 40, 900};
+    const std::vector<double> one = edges_of(ids, offsets, groups, kind, 1);
+    CHECK(one == edges_of(ids, offsets, groups, kind, 3));
+    CHECK(edges_of(ids, offsets, {0, 900}, kind, 1) == edges_of(ids, offsets, {0, 900}, kind, 4));
+    for (const double weight : one) CHECK(weight >= 0.0);
+    CHECK(edges_of(ids, offsets, {0}, kind, 2).empty());
+  }
+}
+
+}  // namespace
+
+int main() {
+  numbers_follow_first_appearance();
+  overlap_equals_a_naive_count();
+  groups_and_threads_change_no_bit();
+  return rlsft_test::finish();
+}
