@@ -1,4 +1,5 @@
 #include "bindings.hpp"
+#include "rlsft/keywords.hpp"
 #include "rlsft/text_edges.hpp"
 
 namespace rlsft::bindings {
@@ -57,11 +58,37 @@ py::object flatten_token_lists(const py::object& responses) {
   return py::make_tuple(ids, offsets);
 }
 
+void keyword_rank(const Array<std::int64_t>& tokens, const Optional<bool>& keep, const Offsets& offsets,
+                  std::int64_t window, bool weighted, bool directed, double damping, double tol, std::int64_t max_iter,
+                  int threads, Array<std::int64_t>& ids, Array<double>& scores, Array<std::int64_t>& counts,
+                  Array<std::int64_t>& words, Array<std::int64_t>& n_iter, Array<double>& residual) {
+  const std::int64_t count = tokens.size(), texts = count_groups(offsets, count);
+  require(!keep || keep->size() == count, "keep must have one entry a token");
+  require(window >= 1, "window must be at least 1");
+  require(ids.size() == count && scores.size() == count && counts.size() == count,
+          "ids, scores and counts must have one entry a token");
+  require(words.size() == texts && n_iter.size() == texts && residual.size() == texts,
+          "words, n_iter and residual must have one entry a text");
+  const bool* kept = pointer_or_null(keep);
+  std::int64_t *ids_out = ids.mutable_data(), *counts_out = counts.mutable_data(), *words_out = words.mutable_data();
+  std::int64_t* n_iter_out = n_iter.mutable_data();
+  double *scores_out = scores.mutable_data(), *residual_out = residual.mutable_data();
+  const KeywordOptions options{window, weighted, directed, damping, tol, max_iter};
+  py::gil_scoped_release release;
+  keyword_rank_texts(tokens.data(), kept, offsets.data(), texts, options, threads, ids_out, scores_out, counts_out,
+                     words_out, n_iter_out, residual_out);
+}
+
 }  // namespace
 
 void bind_text(py::module_& m) {
   m.def("text_edges_groups", &text_edges, py::arg("tokens").noconvert(), py::arg("token_offsets").noconvert(),
         py::arg("group_offsets").noconvert(), py::arg("kind"), py::arg("threads"), py::arg("edges").noconvert());
+  m.def("keyword_rank", &keyword_rank, py::arg("tokens").noconvert(), py::arg("keep").noconvert(),
+        py::arg("offsets").noconvert(), py::arg("window"), py::arg("weighted"), py::arg("directed"),
+        py::arg("damping"), py::arg("tol"), py::arg("max_iter"), py::arg("threads"), py::arg("ids").noconvert(),
+        py::arg("scores").noconvert(), py::arg("counts").noconvert(), py::arg("words").noconvert(),
+        py::arg("n_iter").noconvert(), py::arg("residual").noconvert());
   m.def("flatten_token_lists", &flatten_token_lists, py::arg("responses"));
 }
 

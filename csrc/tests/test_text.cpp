@@ -1,9 +1,12 @@
 #include <algorithm>
 #include <map>
+#include <memory>
+#include <numeric>
 #include <random>
 #include <vector>
 
 #include "check.hpp"
+#include "rlsft/keywords.hpp"
 #include "rlsft/text_edges.hpp"
 #include "rlsft/vocabulary.hpp"
 
@@ -95,9 +98,60 @@ void groups_and_threads_change_no_bit() {
   }
 }
 
+struct Keywords {
+  explicit Keywords(std::size_t tokens, std::size_t texts)
+      : ids(tokens), scores(tokens), counts(tokens), words(texts), n_iter(texts), residual(texts) {}
+  Ids ids;
+  std::vector<double> scores;
+  Ids counts, words, n_iter;
+  std::vector<double> residual;
+};
+
+Keywords keywords_of(const Ids& ids, const bool* keep, const Ids& offsets, const rlsft::KeywordOptions& options,
+                     int threads) {
+  Keywords found(ids.size(), offsets.size() - 1);
+  rlsft::keyword_rank_texts(ids.data(), keep, offsets.data(), static_cast<std::int64_t>(offsets.size()) - 1, options,
+                            threads, found.ids.data(), found.scores.data(), found.counts.data(), found.words.data(),
+                            found.n_iter.data(), found.residual.data());
+  return found;
+}
+
+// 7 - 8 - 9: x_8 = .05 + .85 (x_7 + x_9), x_7 = x_9 = .05 + .425 x_8
+void keywords_of_a_path_by_hand() {
+  const Keywords found = keywords_of({7, 8, 9}, nullptr, {0, 3}, {}, 1);
+  CHECK(found.words[0] == 3 && found.ids == Ids({7, 8, 9}));
+  CHECK_NEAR(found.scores[1], .135 / .2775, 1e-9);
+  CHECK_NEAR(found.scores[0], .05 + .425 * .135 / .2775, 1e-9);
+}
+
+void keywords_of_every_shape_sum_to_one() {
+  Ids offsets{0};
+  for (const std::int64_t length : {0, 1, 2, 0, 40, 3000, 5}) offsets.push_back(offsets.back() + length);
+  const Ids ids = random_ids(offsets.back(), 200, 1, 11);
+  const std::unique_ptr<bool[]> keep(new bool[ids.size()]);
+  for (std::size_t t = 0; t < ids.size(); ++t) keep[t] = t % 3 != 0;
+  for (const std::int64_t window : {2, 3, 200}) {
+    for (const bool directed : {false, true}) {
+      for (const bool* kept : {static_cast<const bool*>(nullptr), static_cast<const bool*>(keep.get())}) {
+        const rlsft::KeywordOptions options{window, true, directed};
+        const Keywords found = keywords_of(ids, kept, offsets, options, 1);
+        for (std::size_t t = 0; t < found.words.size(); ++t) {
+          const auto begin = found.scores.begin() + offsets[t];
+          const double sum = std::accumulate(begin, begin + found.words[t], 0.0);
+          CHECK_NEAR(sum, found.words[t] == 0 ? 0.0 : 1.0, 1e-12);
+          CHECK(found.residual[t] < options.tol);
+        }
+        CHECK(found.scores == keywords_of(ids, kept, offsets, options, 3).scores);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
+  keywords_of_a_path_by_hand();
+  keywords_of_every_shape_sum_to_one();
   numbers_follow_first_appearance();
   overlap_equals_a_naive_count();
   groups_and_threads_change_no_bit();

@@ -23,6 +23,24 @@ def isodata(
     threads: int,
     labels: npt.NDArray[np.int32],  # [N], out
 ) -> dict[str, Any]: ...  # centers, center_offsets, medoids, steps, step_offsets, stops
+def keyword_rank(
+    tokens: _Int64,
+    keep: npt.NDArray[np.bool_] | None,  # [tokens]
+    offsets: _Int64,  # [texts + 1]
+    window: int,
+    weighted: bool,
+    directed: bool,
+    damping: float,
+    tol: float,
+    max_iter: int,
+    threads: int,
+    ids: _Int64,  # [tokens], out
+    scores: _Float64,  # [tokens], out
+    counts: _Int64,  # [tokens], out
+    words: _Int64,  # [texts], out
+    n_iter: _Int64,  # [texts], out
+    residual: _Float64,  # [texts], out
+) -> None: ...
 def similarity_groups(
     rows: _Floats,  # [M, d]
     offsets: _Int64,  # [G + 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rlsft_kernels.isodata.op import isodata
 from rlsft_kernels.isodata.result import IsodataHistory, IsodataResult
+from rlsft_kernels.keyword_rank.op import KeywordRankResult, keyword_rank
 from rlsft_kernels.kl_shaped_gae.op import GaeOutput, kl_shaped_gae
 from rlsft_kernels.linear_cross_entropy.op import linear_cross_entropy
 from rlsft_kernels.linear_logprob.op import linear_logprob
@@ -19,9 +20,11 @@ __all__ = [
     "GaeOutput",
     "IsodataHistory",
     "IsodataResult",
+    "KeywordRankResult",
     "LogprobOutput",
     "TextRankResult",
     "isodata",
+    "keyword_rank",
     "kl_shaped_gae",
     "linear_cross_entropy",
     "linear_logprob",
