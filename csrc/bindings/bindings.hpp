@@ -47,5 +47,6 @@ std::int64_t count_block_entries(const Offsets& offsets);
 void bind_ranking(py::module_& m);
 void bind_isodata(py::module_& m);
 void bind_text(py::module_& m);
+void bind_text_scores(py::module_& m);
 
 }  // namespace rlsft::bindings

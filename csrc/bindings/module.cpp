@@ -41,4 +41,5 @@ PYBIND11_MODULE(_C, m) {
   rlsft::bindings::bind_ranking(m);
   rlsft::bindings::bind_isodata(m);
   rlsft::bindings::bind_text(m);
+  rlsft::bindings::bind_text_scores(m);
 }

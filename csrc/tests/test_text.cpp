@@ -8,6 +8,7 @@
 #include "check.hpp"
 #include "rlsft/keywords.hpp"
 #include "rlsft/text_edges.hpp"
+#include "rlsft/text_scores.hpp"
 #include "rlsft/vocabulary.hpp"
 
 namespace {
@@ -147,9 +148,70 @@ void keywords_of_every_shape_sum_to_one() {
   }
 }
 
+std::int64_t naive_common_subsequence(const Ids& a, const Ids& b) {
+  std::vector<std::int64_t> row(b.size() + 1, 0);
+  for (const std::int64_t id : a) {
+    std::int64_t diagonal = 0;
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::int64_t above = row[j + 1];
+      row[j + 1] = id == b[j] ? diagonal + 1 : std::max(above, row[j]);
+      diagonal = above;
+    }
+  }
+  return row.back();
+}
+
+// lengths around a machine word, ids from few to many: the carry runs through full and empty words
+void rouge_l_equals_a_table() {
+  for (const std::int64_t hypothesis : {0, 1, 63, 64, 65, 128, 129, 300}) {
+    for (const std::int64_t reference : {0, 1, 64, 100, 257}) {
+      for (const std::int64_t vocabulary : {4, 8, 200}) {
+        const Ids a = random_ids(hypothesis, vocabulary, 1, 1), b = random_ids(reference, vocabulary, 1, 2);
+        const Ids a_offsets{0, hypothesis}, b_offsets{0, reference}, groups{0, 1};
+        double precision = -1, recall = -1, f1 = -1;
+        rlsft::rouge_l_scores({{a.data(), a_offsets.data()}, 1, {b.data(), b_offsets.data()}, groups.data()}, 1,
+                              &precision, &recall, &f1);
+        const double shared = static_cast<double>(naive_common_subsequence(a, b));
+        CHECK(precision == (shared == 0 ? 0 : shared / static_cast<double>(hypothesis)));
+        CHECK(recall == (shared == 0 ? 0 : shared / static_cast<double>(reference)));
+      }
+    }
+  }
+}
+
+// a text's score in its group is that of the text with all others as references
+void self_bleu_equals_bleu_with_the_others() {
+  Ids offsets{0};
+  for (const std::int64_t length : {9, 0, 30, 1, 30, 31, 3, 200}) offsets.push_back(offsets.back() + length);
+  const std::int64_t texts = static_cast<std::int64_t>(offsets.size()) - 1;
+  const Ids ids = random_ids(offsets.back(), 20, 1, 4), groups{0, texts};
+  for (const int smoothing : {0, 1, 2, 3}) {
+    const rlsft::BleuOptions options{4, static_cast<rlsft::BleuSmoothing>(smoothing)};
+    std::vector<double> scores(static_cast<std::size_t>(texts));
+    rlsft::self_bleu_groups({ids.data(), offsets.data()}, groups.data(), 1, options, 1, scores.data());
+    for (std::int64_t t = 0; t < texts; ++t) {
+      Ids others(ids), other_offsets{0};
+      others.erase(others.begin() + offsets[t], others.begin() + offsets[t + 1]);
+      for (std::int64_t r = 0; r < texts; ++r) {
+        if (r != t) other_offsets.push_back(other_offsets.back() + offsets[r + 1] - offsets[r]);
+      }
+      const Ids own{0, offsets[t + 1] - offsets[t]}, own_group{0, texts - 1};
+      double bleu = -1, gleu = -1;
+      const rlsft::ScoredTexts scored{
+          {ids.data() + offsets[t], own.data()}, 1, {others.data(), other_offsets.data()}, own_group.data()};
+      rlsft::bleu_scores(scored, options, 1, &bleu);
+      rlsft::gleu_scores(scored, 1, 4, 1, &gleu);
+      CHECK_NEAR(bleu, scores[static_cast<std::size_t>(t)], 1e-15);
+      CHECK(gleu >= 0 && gleu <= 1);
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
+  rouge_l_equals_a_table();
+  self_bleu_equals_bleu_with_the_others();
   keywords_of_a_path_by_hand();
   keywords_of_every_shape_sum_to_one();
   numbers_follow_first_appearance();

@@ -12,6 +12,7 @@ from rlsft_kernels.linear_logprob.reference import LogprobOutput
 from rlsft_kernels.pairwise_reward_loss.op import pairwise_reward_loss
 from rlsft_kernels.policy_value_loss.op import policy_value_loss
 from rlsft_kernels.similarity.op import similarity_matrix
+from rlsft_kernels.text_scores.op import RougeLScores, bleu_scores, gleu_scores, rouge_l_scores, self_bleu_groups
 from rlsft_kernels.textrank.op import textrank
 from rlsft_kernels.textrank.result import ConvergenceError, TextRankResult
 
@@ -22,7 +23,10 @@ __all__ = [
     "IsodataResult",
     "KeywordRankResult",
     "LogprobOutput",
+    "RougeLScores",
     "TextRankResult",
+    "bleu_scores",
+    "gleu_scores",
     "isodata",
     "keyword_rank",
     "kl_shaped_gae",
@@ -30,6 +34,8 @@ __all__ = [
     "linear_logprob",
     "pairwise_reward_loss",
     "policy_value_loss",
+    "rouge_l_scores",
+    "self_bleu_groups",
     "similarity_matrix",
     "textrank",
 ]
