@@ -176,7 +176,9 @@ class GroupBleu {
     count_entries();
     top_.assign(static_cast<std::size_t>(grams_.distinct()), TopCounts{});
     for (std::int64_t t = 0; t < grams_.texts(); ++t) {
-      for (std::int64_t e = entry_begin_[t]; e < entry_begin_[t + 1]; ++e) raise(top_[entries_[e].gram], entries_[e], t);
+      for (std::int64_t e = entry_begin_[t]; e < entry_begin_[t + 1]; ++e) {
+        raise(top_[entries_[e].gram], entries_[e].count, t);
+      }
     }
     for (std::int64_t t = 0; t < grams_.texts(); ++t) {
       std::int64_t matches = 0;
@@ -188,13 +190,13 @@ class GroupBleu {
     }
   }
 
-  static void raise(TopCounts& top, const Entry& entry, std::int64_t text) {
-    if (entry.count > top.most) {
+  static void raise(TopCounts& top, std::int32_t count, std::int64_t text) {
+    if (count > top.most) {
       top.second = top.most;
-      top.most = entry.count;
+      top.most = count;
       top.holder = static_cast<std::int32_t>(text);
     } else {
-      top.second = std::max(top.second, entry.count);
+      top.second = std::max(top.second, count);
     }
   }
 
