@@ -40,4 +40,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("cpu_isa", &rlsft::active_isa_name);
   rlsft::bindings::bind_ranking(m);
   rlsft::bindings::bind_isodata(m);
+  rlsft::bindings::bind_text(m);
+  rlsft::bindings::bind_text_scores(m);
 }

@@ -1,6 +1,5 @@
 #include "bindings.hpp"
 #include "rlsft/similarity.hpp"
-#include "rlsft/text_edges.hpp"
 #include "rlsft/textrank.hpp"
 
 namespace rlsft::bindings {
@@ -90,25 +89,11 @@ void bind_ranking_for(py::module_& m) {
       py::arg("edges").noconvert(), py::arg("ok").noconvert());
 }
 
-void text_edges_groups(const Array<std::int64_t>& tokens, const Offsets& token_offsets, const Offsets& group_offsets,
-                       int kind, int threads, Array<double>& edges) {
-  require(kind >= 0 && kind <= 2, "kind must be 0, 1 or 2");
-  const std::int64_t responses = count_groups(token_offsets, tokens.size());
-  const std::int64_t groups = count_groups(group_offsets, responses);
-  require(edges.size() == count_block_entries(group_offsets), "edges must hold one m x m block a group");
-  double* out = edges.mutable_data();
-  py::gil_scoped_release release;
-  text_edges_groups(tokens.data(), token_offsets.data(), group_offsets.data(), groups,
-                           static_cast<TextEdge>(kind), threads, out);
-}
-
 }  // namespace
 
 void bind_ranking(py::module_& m) {
   bind_ranking_for<float>(m);
   bind_ranking_for<double>(m);
-  m.def("text_edges_groups", &text_edges_groups, py::arg("tokens").noconvert(), py::arg("token_offsets").noconvert(),
-        py::arg("group_offsets").noconvert(), py::arg("kind"), py::arg("threads"), py::arg("edges").noconvert());
 }
 
 }  // namespace rlsft::bindings

@@ -2,112 +2,244 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <limits>
 #include <vector>
 
+#include "rlsft/group_words.hpp"
+#include "rlsft/overlap_kernels.hpp"
 #include "rlsft/parallel.hpp"
 #include "rlsft/similarity.hpp"
+#include "rlsft/vocabulary.hpp"
 
 namespace rlsft {
 namespace {
 
-struct Word {
-  std::int64_t id;
-  std::int64_t count;
-};
+// A word that less than one response in kRareShare has is counted through its postings, other words through bits: so
+// the bits of a group need at most kRareShare times the distinct words of a response, however many words there are.
+constexpr std::int64_t kRareShare = 32;
 
-struct Response {
-  std::vector<Word> words;  // distinct, ascending ids
-  std::int64_t length = 0;  // with repeats
-};
-
-Response count_words(const std::int64_t* begin, const std::int64_t* end) {
-  std::vector<std::int64_t> sorted(begin, end);
-  std::sort(sorted.begin(), sorted.end());
-  Response response;
-  response.length = end - begin;
-  for (const std::int64_t id : sorted) {
-    if (response.words.empty() || response.words.back().id != id) response.words.push_back({id, 0});
-    ++response.words.back().count;
-  }
-  return response;
-}
-
-// Calls visit(word of a, word of b) for every id in both.
-template <typename Visit>
-void for_shared_words(const Response& a, const Response& b, Visit visit) {
-  auto left = a.words.begin();
-  auto right = b.words.begin();
-  while (left != a.words.end() && right != b.words.end()) {
-    if (left->id == right->id) {
-      visit(*left++, *right++);
-    } else if (left->id < right->id) {
-      ++left;
-    } else {
-      ++right;
-    }
-  }
-}
-
-double word_overlap(const Response& a, const Response& b, bool multiset) {
-  if (a.length == 0 || b.length == 0) return 0.0;
-  const double denominator = std::log(static_cast<double>(a.length)) + std::log(static_cast<double>(b.length));
-  if (denominator == 0.0) return 0.0;
-  std::int64_t shared = 0;
-  for_shared_words(a, b, [&](const Word& x, const Word& y) { shared += multiset ? std::min(x.count, y.count) : 1; });
-  return static_cast<double>(shared) / denominator;
-}
-
-class Bm25 {
+// Word overlap of one group. Shared words are the common bits of two responses; a multiset gives the k-th occurrence
+// of a word a bit of its own, so that common bits are the smaller count.
+class Overlap {
  public:
-  explicit Bm25(const std::vector<Response>& responses) {
-    const double n = static_cast<double>(responses.size());
-    for (const Response& response : responses) {
-      mean_length_ += static_cast<double>(response.length) / n;
-      for (const Word& word : response.words) idf_[word.id] += 1.0;
+  void prepare(GroupWords& group, bool multiset) {
+    group_ = &group;
+    multiset_ = multiset;
+    ld_ = (group.responses + kOverlapLanes - 1) / kOverlapLanes * kOverlapLanes;
+    // infinite for an empty response and for padding: 0 / inf = 0
+    logs_.assign(static_cast<std::size_t>(ld_), std::numeric_limits<double>::infinity());
+    for (std::int64_t r = 0; r < group.responses; ++r) {
+      if (group.length[r] > 0) logs_[r] = std::log(static_cast<double>(group.length[r]));
     }
-    double sum = 0.0;
-    for (auto& [id, value] : idf_) {
-      const double containing = value;
-      value = std::log(n - containing + 0.5) - std::log(containing + 0.5);
-      sum += value;
-    }
-    // a word in most responses has a negative idf, and a negative weight must never enter the graph
-    const double floor = idf_.empty() ? 0.0 : std::max(0.0, 0.25 * sum / static_cast<double>(idf_.size()));
-    for (auto& [id, value] : idf_) value = value < 0.0 ? floor : value;
+    has_rare_ = group.responses > kRareShare;
+    if (!multiset && !has_rare_) return set_bits_of_tokens();
+    group.count_words();
+    assign_bits();
+    set_bits_of_entries();
   }
 
-  double score(const Response& query, const Response& document) const {
-    constexpr double kK1 = 1.2, kB = 0.75;
-    const double length = mean_length_ > 0.0 ? static_cast<double>(document.length) / mean_length_ : 0.0;
-    double sum = 0.0;
-    for_shared_words(query, document, [&](const Word& asked, const Word& found) {
-      const double count = static_cast<double>(found.count);
-      const double saturated = count * (kK1 + 1.0) / (count + kK1 * (1.0 - kB + kB * length));
-      sum += static_cast<double>(asked.count) * idf_.at(asked.id) * saturated;
-    });
-    return sum;
+  void row(std::int64_t i, double* weights) const {
+    const GroupWords& group = *group_;
+    std::fill(weights, weights + group.responses, 0.0);
+    if (has_rare_) {
+      for (std::int64_t e = group.response_begin[i]; e < group.response_begin[i + 1]; ++e) {
+        if (first_bit_[group.entry_word[e]] == kRare) count_rare(group.entry_word[e], group.entry_count[e], weights);
+      }
+    }
+    kernel_(bits_.data(), bit_words_, ld_, i, logs_.data(), group.responses, weights);
+    weights[i] = 0.0;
   }
 
  private:
-  std::map<std::int64_t, double> idf_;
-  double mean_length_ = 0.0;
-};
+  static constexpr std::int64_t kRare = -1, kAlone = -2;  // instead of a bit; kAlone: in one response only
 
-void group_edges(const std::vector<Response>& responses, TextEdge kind, double* edges) {
-  const std::size_t m = responses.size();
-  const Bm25 bm25(kind == TextEdge::bm25 ? responses : std::vector<Response>{});
-  for (std::size_t i = 0; i < m; ++i) {
-    for (std::size_t j = 0; j < m; ++j) {
-      double weight = 0.0;
-      if (i != j && kind == TextEdge::bm25) weight = bm25.score(responses[i], responses[j]);
-      if (i != j && kind != TextEdge::bm25) {
-        weight = word_overlap(responses[i], responses[j], kind == TextEdge::word_overlap_multiset);
-      }
-      edges[i * m + j] = weight;
+  void clear_bits(std::int64_t bits) {
+    bit_words_ = (bits + 63) / 64;
+    bits_.assign(static_cast<std::size_t>(bit_words_ * ld_), 0);
+  }
+
+  void set_bit(std::int64_t bit, std::int64_t response) {
+    bits_[static_cast<std::size_t>((bit >> 6) * ld_ + response)] |= std::uint64_t{1} << (bit & 63);
+  }
+
+  // A small group as a set: who has a word need not be known, every word gets a bit.
+  void set_bits_of_tokens() {
+    clear_bits(group_->words);
+    const std::int32_t* number = group_->numbers.data();
+    for (std::int64_t r = 0; r < group_->responses; ++r) {
+      for (std::int64_t left = group_->length[r]; left > 0; --left) set_bit(*number++, r);
     }
   }
-}
+
+  void assign_bits() {
+    first_bit_.resize(static_cast<std::size_t>(group_->words));
+    std::int64_t bits = 0;
+    for (std::int64_t w = 0; w < group_->words; ++w) {
+      const std::int64_t holders = group_->responses_with(w);
+      if (holders == 1) {
+        first_bit_[w] = kAlone;
+      } else if (has_rare_ && holders * kRareShare < group_->responses) {
+        first_bit_[w] = kRare;
+      } else {
+        first_bit_[w] = bits;
+        bits += multiset_ ? largest_count(w) : 1;
+      }
+    }
+    clear_bits(bits);
+  }
+
+  std::int64_t largest_count(std::int64_t word) const {
+    const auto counts = group_->posting_count.begin();
+    return *std::max_element(counts + group_->word_begin[word], counts + group_->word_begin[word + 1]);
+  }
+
+  void set_bits_of_entries() {
+    for (std::int64_t r = 0; r < group_->responses; ++r) {
+      for (std::int64_t e = group_->response_begin[r]; e < group_->response_begin[r + 1]; ++e) {
+        const std::int64_t first = first_bit_[group_->entry_word[e]];
+        const std::int64_t many = first < 0 ? 0 : multiset_ ? group_->entry_count[e] : 1;
+        for (std::int64_t k = 0; k < many; ++k) set_bit(first + k, r);
+      }
+    }
+  }
+
+  void count_rare(std::int32_t word, std::int32_t count, double* weights) const {
+    for (std::int64_t p = group_->word_begin[word]; p < group_->word_begin[word + 1]; ++p) {
+      weights[group_->posting_response[p]] += multiset_ ? std::min(count, group_->posting_count[p]) : 1;
+    }
+  }
+
+  const GroupWords* group_ = nullptr;
+  bool multiset_ = false, has_rare_ = false;
+  std::int64_t ld_ = 0, bit_words_ = 0;
+  std::vector<double> logs_;              // [ld]
+  std::vector<std::int64_t> first_bit_;   // [words]
+  std::vector<std::uint64_t> bits_;       // [bit_words, ld]
+  OverlapRow kernel_ = overlap_row_kernel();
+};
+
+// BM25 of one group: row i is the sum over the words of response i of count * (what the word is worth in each j).
+class Bm25 {
+ public:
+  void prepare(GroupWords& group) {
+    group_ = &group;
+    group.count_words();
+    find_idf();
+    find_worth();
+  }
+
+  void row(std::int64_t i, double* weights) const {
+    const GroupWords& group = *group_;
+    std::fill(weights, weights + group.responses, 0.0);
+    for (std::int64_t e = group.response_begin[i]; e < group.response_begin[i + 1]; ++e) {
+      const std::int32_t word = group.entry_word[e];
+      const double asked = group.entry_count[e];
+      if (is_silent(word)) continue;
+      if (full_row_[word] >= 0) {
+        const double* worth = full_worth_.data() + full_row_[word];
+        for (std::int64_t j = 0; j < group.responses; ++j) weights[j] += asked * worth[j];
+      } else {
+        for (std::int64_t p = group.word_begin[word]; p < group.word_begin[word + 1]; ++p) {
+          weights[group.posting_response[p]] += asked * worth_[p];
+        }
+      }
+    }
+    weights[i] = 0.0;
+  }
+
+ private:
+  // adds nothing to any edge: in one response only, or of no weight
+  bool is_silent(std::int64_t word) const { return group_->responses_with(word) == 1 || idf_[word] == 0.0; }
+
+  void find_idf() {
+    const double n = static_cast<double>(group_->responses);
+    idf_of_holders_.resize(static_cast<std::size_t>(group_->responses) + 1);
+    for (std::int64_t c = 1; c <= group_->responses; ++c) {
+      idf_of_holders_[c] = std::log(n - static_cast<double>(c) + 0.5) - std::log(static_cast<double>(c) + 0.5);
+    }
+    double sum = 0.0;
+    for (std::int64_t w = 0; w < group_->words; ++w) sum += idf_of_holders_[group_->responses_with(w)];
+    // a word in most responses has a negative idf, and a negative weight must never enter the graph
+    const double floor = group_->words == 0 ? 0.0 : std::max(0.0, 0.25 * sum / static_cast<double>(group_->words));
+    idf_.resize(static_cast<std::size_t>(group_->words));
+    for (std::int64_t w = 0; w < group_->words; ++w) {
+      const double raw = idf_of_holders_[group_->responses_with(w)];
+      idf_[w] = raw < 0.0 ? floor : raw;
+    }
+  }
+
+  void find_worth() {
+    constexpr double kK1 = 1.2, kB = 0.75;
+    if (group_->words == 0) return;
+    const double mean_length = static_cast<double>(group_->numbers.size()) / static_cast<double>(group_->responses);
+    norms_.resize(static_cast<std::size_t>(group_->responses));
+    for (std::int64_t r = 0; r < group_->responses; ++r) {
+      norms_[r] = kK1 * (1.0 - kB + kB * (static_cast<double>(group_->length[r]) / mean_length));
+    }
+    worth_.resize(group_->posting_count.size());
+    full_row_.assign(static_cast<std::size_t>(group_->words), -1);
+    full_worth_.clear();
+    for (std::int64_t w = 0; w < group_->words; ++w) {
+      if (is_silent(w)) continue;
+      for (std::int64_t p = group_->word_begin[w]; p < group_->word_begin[w + 1]; ++p) {
+        const double count = group_->posting_count[p];
+        worth_[p] = idf_[w] * (count * (kK1 + 1.0) / (count + norms_[group_->posting_response[p]]));
+      }
+      if (group_->responses_with(w) * 4 >= group_->responses) spread(w);
+    }
+  }
+
+  // A frequent word's worth for every response, 0 where it is missing: a plain loop beats the postings then.
+  void spread(std::int64_t word) {
+    full_row_[word] = static_cast<std::int64_t>(full_worth_.size());
+    full_worth_.resize(full_worth_.size() + static_cast<std::size_t>(group_->responses), 0.0);
+    double* row = full_worth_.data() + full_row_[word];
+    for (std::int64_t p = group_->word_begin[word]; p < group_->word_begin[word + 1]; ++p) {
+      row[group_->posting_response[p]] = worth_[p];
+    }
+  }
+
+  const GroupWords* group_ = nullptr;
+  std::vector<double> idf_of_holders_;  // [responses + 1]
+  std::vector<double> idf_;             // [words]
+  std::vector<double> norms_;           // [responses] k1 * (1 - b + b * length / mean length)
+  std::vector<double> worth_;           // [postings]
+  std::vector<std::int64_t> full_row_;  // [words] start in full_worth_, or -1
+  std::vector<double> full_worth_;
+};
+
+// Everything one thread needs for its groups, kept from group to group.
+class EdgeMaker {
+ public:
+  EdgeMaker(std::int64_t tokens, TextEdge kind) : vocabulary_(tokens), kind_(kind) {}
+
+  void make(const std::int64_t* tokens, const std::int64_t* offsets, std::int64_t responses, int threads,
+            double* edges) {
+    if (responses == 0) return;
+    words_.read(tokens, offsets, responses, vocabulary_);
+    if (kind_ == TextEdge::bm25) {
+      bm25_.prepare(words_);
+    } else {
+      overlap_.prepare(words_, kind_ == TextEdge::word_overlap_multiset);
+    }
+    parallel_for(responses, threads, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        if (kind_ == TextEdge::bm25) {
+          bm25_.row(i, edges + i * responses);
+        } else {
+          overlap_.row(i, edges + i * responses);
+        }
+      }
+    });
+  }
+
+ private:
+  Vocabulary vocabulary_;
+  TextEdge kind_;
+  GroupWords words_;
+  Overlap overlap_;
+  Bm25 bm25_;
+};
 
 }  // namespace
 
@@ -115,16 +247,23 @@ void text_edges_groups(const std::int64_t* tokens, const std::int64_t* token_off
                        std::int64_t groups, TextEdge kind, int threads, double* edges) {
   std::vector<std::int64_t> blocks(static_cast<std::size_t>(groups) + 1);
   square_block_offsets(group_offsets, groups, blocks.data());
-  const double ns = static_cast<double>(blocks.back()) * 100.0;
-  parallel_for(groups, useful_threads(ns, threads), [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t total = token_offsets[group_offsets[groups]];
+  const double ns = static_cast<double>(blocks.back()) * 3.0 + static_cast<double>(total) * 4.0;
+  const int useful = useful_threads(ns, threads);
+  const bool by_rows = groups < useful;  // few large groups: threads share the rows of each
+  const auto make = [&](std::int64_t begin, std::int64_t end) {
+    EdgeMaker maker(total, kind);
     for (std::int64_t g = begin; g < end; ++g) {
-      std::vector<Response> responses;
-      for (std::int64_t r = group_offsets[g]; r < group_offsets[g + 1]; ++r) {
-        responses.push_back(count_words(tokens + token_offsets[r], tokens + token_offsets[r + 1]));
-      }
-      group_edges(responses, kind, edges + blocks[static_cast<std::size_t>(g)]);
+      const std::int64_t first = group_offsets[g];
+      maker.make(tokens, token_offsets + first, group_offsets[g + 1] - first, by_rows ? useful : 1,
+                 edges + blocks[static_cast<std::size_t>(g)]);
     }
-  });
+  };
+  if (by_rows) {
+    make(0, groups);
+  } else {
+    parallel_for(groups, useful, make);
+  }
 }
 
 }  // namespace rlsft

@@ -10,8 +10,31 @@ _Floats: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 _Float64: TypeAlias = npt.NDArray[np.float64]
 _Int64: TypeAlias = npt.NDArray[np.int64]
 
+def bleu_scores(
+    hypothesis_ids: _Int64,
+    hypothesis_offsets: _Int64,  # [n + 1]
+    reference_ids: _Int64,
+    reference_offsets: _Int64,  # [references + 1]
+    reference_groups: _Int64,  # [n + 1]
+    max_order: int,
+    smoothing: int,
+    threads: int,
+    scores: _Float64,  # [n], out
+) -> None: ...
 def build_info() -> dict[str, str]: ...
 def cpu_isa() -> str: ...
+def flatten_token_lists(responses: Any) -> tuple[_Int64, _Int64] | None: ...  # ids, offsets
+def gleu_scores(
+    hypothesis_ids: _Int64,
+    hypothesis_offsets: _Int64,  # [n + 1]
+    reference_ids: _Int64,
+    reference_offsets: _Int64,  # [references + 1]
+    reference_groups: _Int64,  # [n + 1]
+    min_order: int,
+    max_order: int,
+    threads: int,
+    scores: _Float64,  # [n], out
+) -> None: ...
 def isodata(
     points: _Floats,  # [N, d]
     offsets: _Int64,  # [G + 1]
@@ -39,6 +62,44 @@ def rank_and_cluster(
     residual: _Float64,  # [G], out
     labels: npt.NDArray[np.int32],  # [N], out
 ) -> dict[str, Any]: ...  # as isodata
+def keyword_rank(
+    tokens: _Int64,
+    keep: npt.NDArray[np.bool_] | None,  # [tokens]
+    offsets: _Int64,  # [texts + 1]
+    window: int,
+    weighted: bool,
+    directed: bool,
+    damping: float,
+    tol: float,
+    max_iter: int,
+    threads: int,
+    ids: _Int64,  # [tokens], out
+    scores: _Float64,  # [tokens], out
+    counts: _Int64,  # [tokens], out
+    words: _Int64,  # [texts], out
+    n_iter: _Int64,  # [texts], out
+    residual: _Float64,  # [texts], out
+) -> None: ...
+def rouge_l_scores(
+    hypothesis_ids: _Int64,
+    hypothesis_offsets: _Int64,  # [n + 1]
+    reference_ids: _Int64,
+    reference_offsets: _Int64,  # [references + 1]
+    reference_groups: _Int64,  # [n + 1]
+    threads: int,
+    precision: _Float64,  # [n], out
+    recall: _Float64,  # [n], out
+    f1: _Float64,  # [n], out
+) -> None: ...
+def self_bleu_groups(
+    tokens: _Int64,
+    offsets: _Int64,  # [texts + 1]
+    groups: _Int64,  # [G + 1]
+    max_order: int,
+    smoothing: int,
+    threads: int,
+    scores: _Float64,  # [texts], out
+) -> None: ...
 def similarity_groups(
     rows: _Floats,  # [M, d]
     offsets: _Int64,  # [G + 1]

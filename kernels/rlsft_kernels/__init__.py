@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rlsft_kernels.isodata.op import isodata
 from rlsft_kernels.isodata.result import IsodataHistory, IsodataResult
+from rlsft_kernels.keyword_rank.op import KeywordRankResult, keyword_rank
 from rlsft_kernels.kl_shaped_gae.op import GaeOutput, kl_shaped_gae
 from rlsft_kernels.linear_cross_entropy.op import linear_cross_entropy
 from rlsft_kernels.linear_logprob.op import linear_logprob
@@ -12,6 +13,7 @@ from rlsft_kernels.pairwise_reward_loss.op import pairwise_reward_loss
 from rlsft_kernels.policy_value_loss.op import policy_value_loss
 from rlsft_kernels.rank_and_cluster.op import RankAndClusterResult, rank_and_cluster
 from rlsft_kernels.similarity.op import similarity_matrix
+from rlsft_kernels.text_scores.op import RougeLScores, bleu_scores, gleu_scores, rouge_l_scores, self_bleu_groups
 from rlsft_kernels.textrank.op import textrank
 from rlsft_kernels.textrank.result import ConvergenceError, TextRankResult
 
@@ -20,16 +22,23 @@ __all__ = [
     "GaeOutput",
     "IsodataHistory",
     "IsodataResult",
+    "KeywordRankResult",
     "LogprobOutput",
     "RankAndClusterResult",
+    "RougeLScores",
     "TextRankResult",
+    "bleu_scores",
+    "gleu_scores",
     "isodata",
+    "keyword_rank",
     "kl_shaped_gae",
     "linear_cross_entropy",
     "linear_logprob",
     "pairwise_reward_loss",
     "policy_value_loss",
     "rank_and_cluster",
+    "rouge_l_scores",
+    "self_bleu_groups",
     "similarity_matrix",
     "textrank",
 ]

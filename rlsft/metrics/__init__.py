@@ -35,6 +35,7 @@ from rlsft.metrics.overlap import (
     sentence_bleu,
     sentence_chrf,
     sentence_gleu,
+    sentence_sacrebleu,
     token_f1,
 )
 
@@ -70,6 +71,7 @@ __all__ = [
     "sentence_bleu",
     "sentence_chrf",
     "sentence_gleu",
+    "sentence_sacrebleu",
     "spearman",
     "token_f1",
     "top1_agreement",

@@ -52,6 +52,27 @@ def sentence_bleu(
     return float(nltk_bleu(reference_words, words, smoothing_function=_smoothing_function(smoothing)))
 
 
+def sentence_sacrebleu(
+    references: References,
+    hypothesis: str,
+    *,
+    language: str = "en",
+    tokenize: str | None = None,
+    effective_order: bool = True,
+) -> float:
+    """sacrebleu's sentence BLEU (exponential smoothing) of one answer, 0 to 1.
+
+    `tokenize` None is the language's own: 13a (en), char (ja), zh; on "none" (split at spaces) the value is
+    nltk's "method3" for answers of four words or more. `effective_order` leaves out n-gram orders that a short
+    answer cannot have; without it they make the score 0.
+    """
+    listed = [reference for reference in _listed(references) if reference.strip()]
+    if not listed or not hypothesis.strip():
+        return 0.0
+    tokenizer = SACREBLEU_TOKENIZER[check_language(language)] if tokenize is None else tokenize
+    return float(_sentence_bleu_metric(tokenizer, effective_order).sentence_score(hypothesis, listed).score / 100.0)
+
+
 def sentence_gleu(references: References, hypothesis: str, *, language: str = "en") -> float:
     """Google-BLEU of one answer, 0 to 1: nltk's `sentence_gleu`, n-grams of 1 to 4 (arXiv 1609.08144).
 
@@ -97,12 +118,22 @@ def token_f1(references: References, hypothesis: str, *, language: str = "en") -
     return max(scores, default=0.0)
 
 
-def corpus_bleu(references: Sequence[References], hypotheses: Sequence[str], *, language: str = "en") -> CorpusScore:
-    """sacrebleu's corpus BLEU in per cent, tokenised by 13a (en), char (ja) or zh, with its signature."""
+def corpus_bleu(
+    references: Sequence[References],
+    hypotheses: Sequence[str],
+    *,
+    language: str = "en",
+    tokenize: str | None = None,
+) -> CorpusScore:
+    """sacrebleu's corpus BLEU in per cent, with its signature.
+
+    `tokenize` None is the language's own: 13a (en), char (ja), zh; "none" splits at spaces and gives nltk's
+    corpus BLEU of the same words.
+    """
     from sacrebleu.metrics import BLEU
 
-    metric = BLEU(tokenize=SACREBLEU_TOKENIZER[check_language(language)])
-    return _corpus_score(metric, references, hypotheses)
+    tokenizer = SACREBLEU_TOKENIZER[check_language(language)] if tokenize is None else tokenize
+    return _corpus_score(BLEU(tokenize=tokenizer), references, hypotheses)
 
 
 def corpus_chrf(references: Sequence[References], hypotheses: Sequence[str], *, language: str = "en") -> CorpusScore:
@@ -119,6 +150,14 @@ def sentence_chrf(references: References, hypothesis: str) -> float:
     if not listed or not hypothesis.strip():
         return 0.0
     return _sentence_chrf_metric().sentence_score(hypothesis, listed).score / 100.0
+
+
+@lru_cache(maxsize=8)
+def _sentence_bleu_metric(tokenize: str, effective_order: bool) -> Any:
+    """Kept from call to call: building it costs three times the scoring of a pair."""
+    from sacrebleu.metrics import BLEU
+
+    return BLEU(tokenize=tokenize, effective_order=effective_order)
 
 
 @lru_cache(maxsize=1)

@@ -18,6 +18,7 @@ from rlsft.metrics import (
     reward_accuracy,
     self_bleu,
 )
+from tests.metrics.test_overlap import noisy_pairs
 
 TEXTS = ["the cat sat", "the cat ran", "a dog sat", ""]
 
@@ -52,6 +53,44 @@ def test_self_bleu_tells_copies_from_variety() -> None:
     assert self_bleu(varied) < 0.2
     assert math.isnan(self_bleu(["alone"]))
     assert self_bleu(varied * 3, max_texts=4, seed=1) == self_bleu(varied * 3, max_texts=4, seed=1)
+
+
+def nltk_self_bleu(texts: list[str]) -> float:
+    """Every text against all others, one call of nltk each."""
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+    words = [text.split() for text in texts]
+    scores = []
+    for i, hypothesis in enumerate(words):
+        others = [other for j, other in enumerate(words) if j != i and other]
+        score = sentence_bleu(others, hypothesis, smoothing_function=SmoothingFunction().method3) if others else 0.0
+        scores.append(score if hypothesis else 0.0)
+    return float(np.mean(scores))
+
+
+@pytest.mark.parametrize("core", ["with the core", "without the core"])
+def test_self_bleu_equals_nltk(core: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if core == "without the core":
+        monkeypatch.setattr("rlsft_kernels._backend.native_status", lambda: (False, "switched off"))
+        monkeypatch.setattr("rlsft_kernels.similarity.tokens.native_status", lambda: (False, "switched off"))
+    pairs = noisy_pairs(12)
+    for texts in (
+        [text for pair in pairs for text in pair],
+        [pairs[0][0], pairs[0][1], "cat", "", "the cat", "  "],
+        ["one two three", "", ""],  # two texts without words: no reference is left, and all score 0
+        ["", ""],
+        ["a", "b"],
+    ):
+        assert self_bleu(texts) == pytest.approx(nltk_self_bleu(texts), abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_distinct_equals_a_set_of_nltk_ngrams(n: int) -> None:
+    from nltk.util import ngrams
+
+    texts = [text for pair in noisy_pairs() for text in pair]
+    grams = [gram for text in texts for gram in ngrams(text.split(), n)]
+    assert distinct_n(texts, n) == len(set(grams)) / len(grams)
 
 
 def test_repetition_by_hand() -> None:

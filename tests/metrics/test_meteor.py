@@ -8,6 +8,7 @@ import pytest
 
 from rlsft.errors import ConfigError
 from rlsft.metrics import Meteor
+from tests.metrics.test_overlap import noisy_pairs
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ from rlsft.metrics import Meteor
         ("cat", "cat", 0.5),  # one chunk of one match: half is penalty
         ("the cat sat down", "the dog ran off", 0.125),
         ("", "a b c d", 0.0),
+        ("", "", 0.0),
         ("a b c d", "", 0.0),
     ],
 )
@@ -38,6 +40,19 @@ def test_exact_stem_is_nltk_with_a_reader_that_knows_no_word() -> None:
     assert meteor(references, hypothesis) == pytest.approx(expected, abs=1e-12)
     assert meteor.variant == "exact+stem"
     assert meteor("the cats", "the cat") > 0.9  # by stem
+
+
+def test_every_noisy_pair_is_nltk_with_the_same_variant() -> None:
+    from nltk.translate.meteor_score import meteor_score
+
+    class Empty:
+        def synsets(self, _word: str) -> list:
+            return []
+
+    meteor = Meteor(wordnet=False)
+    for reference, hypothesis in noisy_pairs():
+        expected = meteor_score([reference.split()], hypothesis.split(), wordnet=Empty())
+        assert meteor(reference, hypothesis) == pytest.approx(expected, abs=1e-12)
 
 
 def test_synonyms_count_where_wordnet_is_installed() -> None:

@@ -18,6 +18,7 @@ from rlsft.metrics import (
     sentence_bleu,
     sentence_chrf,
     sentence_gleu,
+    sentence_sacrebleu,
     token_f1,
 )
 from rlsft.metrics.overlap import SACREBLEU_TOKENIZER
@@ -37,25 +38,28 @@ def noisy_pairs(count: int = 60) -> list[tuple[str, str]]:
     return pairs
 
 
-# reference, hypothesis, nltk none / method1 / method3 / method4, GLEU, ROUGE-L: published by the libraries themselves
+# reference, hypothesis, nltk none / method1 / method3 / method4, sacrebleu effective / plain, GLEU, ROUGE-L: what the
+# libraries themselves give. Short answers are where they disagree, and unsmoothed nltk is tiny, not 0.
 CORNERS = [
-    ("a b c", "a b c", 1.2e-77, 0.562, 0.841, 0.576, 1.0, 1.0),
-    ("a b c d", "a b c d", 1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
-    ("cat", "cat", 1.8e-231, 0.178, 0.354, 1.0, 1.0, 1.0),
-    ("the cat sat down", "the dog ran off", 1.3e-231, 0.0803, 0.16, 0.061, 0.1, 0.25),
-    ("", "a b c d", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
-    ("a b c d", "", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
-    ("", "", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    ("a b c", "a b c", 1.2e-77, 0.562, 0.841, 0.576, 1.0, 0.0, 1.0, 1.0),
+    ("a b c d", "a b c d", 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+    ("cat", "cat", 1.8e-231, 0.178, 0.354, 1.0, 1.0, 0.0, 1.0, 1.0),
+    ("the cat sat down", "the dog ran off", 1.3e-231, 0.0803, 0.16, 0.061, 0.16, 0.16, 0.1, 0.25),
+    ("", "a b c d", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    ("a b c d", "", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    ("", "", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
 ]
 
 
 @pytest.mark.parametrize("case", CORNERS, ids=lambda case: f"{case[0] or 'empty'}|{case[1] or 'empty'}")
 def test_short_answers_score_what_the_libraries_give_them(case: tuple) -> None:
-    reference, hypothesis, *bleus, gleu, rouge = case
+    reference, hypothesis, *bleus, effective, plain, gleu, rouge = case
     for smoothing, expected in zip(("none", "method1", "method3", "method4"), bleus, strict=True):
         value = sentence_bleu(reference, hypothesis, smoothing=smoothing)
         assert value == pytest.approx(expected, rel=0.06, abs=0.0), smoothing
         assert value == pytest.approx(expected, abs=6e-4), smoothing
+    assert sentence_sacrebleu(reference, hypothesis) == pytest.approx(effective, abs=6e-4)
+    assert sentence_sacrebleu(reference, hypothesis, effective_order=False) == pytest.approx(plain, abs=6e-4)
     assert sentence_gleu(reference, hypothesis) == pytest.approx(gleu, abs=1e-12)
     assert rouge_l(reference, hypothesis) == pytest.approx(rouge, abs=1e-12)
 
@@ -79,7 +83,37 @@ def test_method3_equals_sacrebleu_exponential_smoothing_on_plain_tokens() -> Non
     metric = BLEU(smooth_method="exp", tokenize="none", effective_order=True)
     for reference, hypothesis in noisy_pairs():
         expected = metric.sentence_score(hypothesis, [reference]).score / 100
-        assert sentence_bleu(reference, hypothesis) == pytest.approx(expected, abs=1e-4)
+        assert sentence_bleu(reference, hypothesis) == pytest.approx(expected, abs=1e-12)
+        assert sentence_sacrebleu(reference, hypothesis, tokenize="none") == pytest.approx(expected, abs=1e-12)
+
+
+def test_method1_equals_sacrebleu_floor_smoothing_on_plain_tokens() -> None:
+    from sacrebleu.metrics import BLEU
+
+    metric = BLEU(smooth_method="floor", smooth_value=0.1, tokenize="none")
+    for reference, hypothesis in noisy_pairs():
+        expected = metric.sentence_score(hypothesis, [reference]).score / 100
+        assert sentence_bleu(reference, hypothesis, smoothing="method1") == pytest.approx(expected, abs=1e-12)
+
+
+def test_corpus_bleu_on_plain_tokens_equals_nltk() -> None:
+    from nltk.translate.bleu_score import corpus_bleu as nltk_corpus_bleu
+
+    pairs = noisy_pairs()
+    references = [[reference, other] for (reference, _), (other, _) in zip(pairs, pairs[1:] + pairs[:1], strict=True)]
+    hypotheses = [hypothesis for _, hypothesis in pairs]
+    split = [[text.split() for text in row] for row in references]
+    expected = nltk_corpus_bleu(split, [hypothesis.split() for hypothesis in hypotheses])
+    ours = corpus_bleu(references, hypotheses, tokenize="none")
+    assert ours.score / 100 == pytest.approx(expected, abs=1e-12)
+    assert "tok:none" in ours.signature
+
+
+def test_tokenisation_moves_bleu() -> None:
+    """13a cuts marks off words, splitting at spaces does not: a number without its tokenizer says little."""
+    reference, hypothesis = "the cat sat on the mat, didn't it?", "the cat sat on the mat , didn't it ?"
+    assert sentence_sacrebleu(reference, hypothesis) == pytest.approx(1.0)
+    assert sentence_sacrebleu(reference, hypothesis, tokenize="none") < 0.7
 
 
 def test_gleu_equals_nltk_with_several_references() -> None:
@@ -106,12 +140,14 @@ def test_own_rouge_l_equals_rouge_score(monkeypatch: pytest.MonkeyPatch) -> None
 def test_best_reference_counts() -> None:
     references = ["something else entirely", "the cat sat on the mat"]
     hypothesis = "the cat sat on the mat"
-    for metric in (sentence_bleu, sentence_gleu, rouge_l, exact_match, token_f1, sentence_chrf):
+    for metric in (sentence_bleu, sentence_gleu, rouge_l, exact_match, token_f1, sentence_chrf, sentence_sacrebleu):
         assert metric(references, hypothesis) == pytest.approx(1.0), metric.__name__
         assert metric(references[:1], hypothesis) < 0.5, metric.__name__
 
 
-@pytest.mark.parametrize("metric", [sentence_bleu, sentence_gleu, rouge_l, exact_match, token_f1, sentence_chrf])
+@pytest.mark.parametrize(
+    "metric", [sentence_bleu, sentence_sacrebleu, sentence_gleu, rouge_l, exact_match, token_f1, sentence_chrf]
+)
 def test_an_empty_side_scores_zero(metric) -> None:
     for references in ("", [], [""], ["", "  "]):
         assert metric(references, "a b c d e") == 0.0
