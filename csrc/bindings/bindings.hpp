@@ -46,5 +46,6 @@ std::int64_t count_block_entries(const Offsets& offsets);
 // One function a file: adds that topic's functions to the module.
 void bind_ranking(py::module_& m);
 void bind_isodata(py::module_& m);
+void bind_pagerank(py::module_& m);
 
 }  // namespace rlsft::bindings

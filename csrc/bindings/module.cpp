@@ -40,4 +40,5 @@ PYBIND11_MODULE(_C, m) {
   m.def("cpu_isa", &rlsft::active_isa_name);
   rlsft::bindings::bind_ranking(m);
   rlsft::bindings::bind_isodata(m);
+  rlsft::bindings::bind_pagerank(m);
 }

@@ -8,6 +8,8 @@ from rlsft_kernels.kl_shaped_gae.op import GaeOutput, kl_shaped_gae
 from rlsft_kernels.linear_cross_entropy.op import linear_cross_entropy
 from rlsft_kernels.linear_logprob.op import linear_logprob
 from rlsft_kernels.linear_logprob.reference import LogprobOutput
+from rlsft_kernels.pagerank.op import pagerank
+from rlsft_kernels.pagerank.result import PagerankResult
 from rlsft_kernels.pairwise_reward_loss.op import pairwise_reward_loss
 from rlsft_kernels.policy_value_loss.op import policy_value_loss
 from rlsft_kernels.similarity.op import similarity_matrix
@@ -20,11 +22,13 @@ __all__ = [
     "IsodataHistory",
     "IsodataResult",
     "LogprobOutput",
+    "PagerankResult",
     "TextRankResult",
     "isodata",
     "kl_shaped_gae",
     "linear_cross_entropy",
     "linear_logprob",
+    "pagerank",
     "pairwise_reward_loss",
     "policy_value_loss",
     "similarity_matrix",
