@@ -14,7 +14,7 @@ constexpr std::int64_t kBlock = 1 << 14;
 constexpr double kNsPerEntry = 0.3;
 
 // First index in [0, count) whose block fails `block_ok` and that fails `entry_ok`; -1 when none does. The block test
-// has no branch inside, so that the compiler vectorises it.
+// has no branch inside, so that the compiler vectorises it; it may fail blocks that are good.
 template <typename BlockOk, typename EntryOk>
 std::int64_t first_bad(std::int64_t count, int threads, BlockOk block_ok, EntryOk entry_ok) {
   const std::int64_t blocks = (count + kBlock - 1) / kBlock;
@@ -26,6 +26,7 @@ std::int64_t first_bad(std::int64_t count, int threads, BlockOk block_ok, EntryO
       if (block_ok(begin, end)) continue;
       std::int64_t at = begin;
       while (at < end && entry_ok(at)) ++at;
+      if (at == end) continue;
       bad[static_cast<std::size_t>(block)] = at;
       return;
     }
@@ -49,22 +50,44 @@ std::int64_t first_bad_id(const std::int32_t* ids, std::int64_t count, std::int6
       [=](std::int64_t e) { return static_cast<std::uint32_t>(ids[e]) < limit; });
 }
 
+// The bits of a float or double: integer tests run side by side on every instruction set, and no flag bends them.
+template <typename T>
+struct Bits;
+template <>
+struct Bits<float> {
+  using type = std::uint32_t;
+  static constexpr int mantissa = 23;
+};
+template <>
+struct Bits<double> {
+  using type = std::uint64_t;
+  static constexpr int mantissa = 52;
+};
+
 template <typename T>
 GraphCheck check_weights(const T* weights, std::int64_t count, int threads) {
-  const T largest = std::numeric_limits<T>::max(), first = count > 0 ? weights[0] : T{0};
-  std::atomic<bool> all_equal{first > T{0}};
+  using Word = typename Bits<T>::type;
+  constexpr Word kOneExponent = Word{1} << Bits<T>::mantissa, kTop = Word{1} << (8 * sizeof(Word) - 1);
+  const auto word = [weights](std::int64_t e) {
+    Word bits;
+    __builtin_memcpy(&bits, weights + e, sizeof(bits));
+    return bits;
+  };
+  const Word first = count > 0 ? word(0) : Word{0};
+  std::atomic<bool> all_equal{count > 0 && weights[0] > T{0}};
   const std::int64_t at = first_bad(
       count, threads,
       [=, &all_equal](std::int64_t begin, std::int64_t end) {
-        int good = 1, equal = 1;
+        Word different = 0, top = 0;
         for (std::int64_t e = begin; e < end; ++e) {
-          good &= (weights[e] >= T{0}) & (weights[e] <= largest);
-          equal &= weights[e] == first;
+          const Word bits = word(e);
+          different |= bits ^ first;
+          top |= bits | (bits + kOneExponent);  // carries into the top bit where the exponent is that of inf and NaN
         }
-        if (equal == 0) all_equal.store(false, std::memory_order_relaxed);
-        return good != 0;
+        if (different != 0) all_equal.store(false, std::memory_order_relaxed);
+        return (top & kTop) == 0;  // a negative zero fails here, and passes the second look
       },
-      [=](std::int64_t e) { return weights[e] >= T{0} && weights[e] <= largest; });
+      [=](std::int64_t e) { return weights[e] >= T{0} && weights[e] <= std::numeric_limits<T>::max(); });
   return {at >= 0 ? GraphFault::weights : GraphFault::none, at, at < 0 && all_equal.load()};
 }
 

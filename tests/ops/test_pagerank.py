@@ -207,6 +207,14 @@ def test_equal_weights_mean_no_weights() -> None:
     np.testing.assert_allclose(zero, 1 / 300, atol=1e-15)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_weights_at_the_ends_of_their_range_are_good(dtype: Any) -> None:
+    weights = np.array([0.0, -0.0, np.finfo(dtype).max, np.finfo(dtype).smallest_subnormal, 1.0], dtype=dtype)
+    scores = pagerank((np.array([0, 5, 5, 5, 5, 5]), np.arange(5), weights))
+    assert scores.argmax() == 2
+    np.testing.assert_allclose(scores[[0, 1, 3]], scores[4], rtol=1e-6)
+
+
 def test_return_info_and_backends() -> None:
     graph = random_sparse(30, 150, seed=12)
     before = backend_calls().get(("pagerank", "native"), 0)
