@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <type_traits>
 #include <vector>
 
@@ -36,6 +37,20 @@ struct Task {
 struct Round {
   std::vector<Task> segments, slices;
   std::int64_t first_row = 0, last_row = 0;  // of the slices
+};
+
+// A sum that carries what rounding drops: a million equal terms, one after the other, lose five digits of it.
+class ExactSum {
+ public:
+  void add(double term) {
+    const double next = sum_ + term;
+    lost_ += std::abs(sum_) >= std::abs(term) ? (sum_ - next) + term : (term - next) + sum_;
+    sum_ = next;
+  }
+  double value() const { return sum_ + lost_; }
+
+ private:
+  double sum_ = 0.0, lost_ = 0.0;
 };
 
 // Masses that a sweep hands to the next one.
@@ -152,7 +167,10 @@ class Sweeps {
     if (jacobi) next_[state.in.rows] = Value{0};
     partial_.assign(rounds_[0].segments.size(), 0.0);
     sums_.assign(slice_tasks + 1, RowSums{});
-    next_task_ = std::vector<std::atomic<std::size_t>>(2 * rounds_.size());
+    for (const Round& round : rounds_) {
+      compute_claims_.emplace_back(round.segments.size() + round.slices.size());
+      publish_claims_.emplace_back(round.slices.size() + 1);
+    }
   }
 
   // Until the step is below `tol` or max_iter sweeps are done.
@@ -163,21 +181,49 @@ class Sweeps {
     Barrier alone(1), together(threads);
     parallel_for(threads, threads, [&](std::int64_t begin, std::int64_t end) {
       // all in one call: the pool is taken, and this thread works by itself
-      work(begin == 0, end - begin == threads ? alone : together);
+      const bool works_alone = end - begin == threads;
+      work({begin, works_alone ? 1 : threads}, works_alone ? alone : together);
     });
   }
 
  private:
   bool finished() const { return state_.n_iter >= options_.max_iter || state_.residual < tol_; }
 
-  void work(bool leads, Barrier& barrier) {
+  struct Worker {
+    std::int64_t number, count;
+  };
+
+  // Which tasks are taken, by the number of the sweep. A worker starts at its own share, so that what it wrote in the
+  // last sweep is still in its cache, and then helps out: a thread that lost its core must not hold up the others.
+  class Claims {
+   public:
+    explicit Claims(std::size_t tasks) : taken_(tasks) {}
+
+    template <typename F>
+    void each(std::int64_t sweep, Worker worker, F f) {
+      const std::size_t all = taken_.size();
+      const std::size_t first = all * static_cast<std::size_t>(worker.number) / static_cast<std::size_t>(worker.count);
+      for (std::size_t i = 0; i < all; ++i) {
+        const std::size_t k = first + i < all ? first + i : first + i - all;
+        if (taken_[k].load(std::memory_order_relaxed) == sweep) continue;
+        if (taken_[k].exchange(sweep, std::memory_order_relaxed) != sweep) f(k);
+      }
+    }
+
+   private:
+    std::vector<std::atomic<std::int64_t>> taken_;
+  };
+
+  void work(Worker worker, Barrier& barrier) {
+    const bool leads = worker.number == 0;
     while (!done_) {
+      const std::int64_t sweep = state_.n_iter + 1;
       std::size_t first_sum = 1;
       for (std::size_t r = 0; r < rounds_.size(); ++r) {
-        compute(rounds_[r], r, first_sum);
+        compute(rounds_[r], r, first_sum, sweep, worker);
         first_sum += rounds_[r].slices.size();
         barrier.wait();
-        publish(rounds_[r], r);
+        publish(rounds_[r], r, sweep, worker);
         barrier.wait();
       }
       if (leads) {
@@ -189,7 +235,6 @@ class Sweeps {
   }
 
   void begin_sweep() {
-    for (std::atomic<std::size_t>& next : next_task_) next.store(0, std::memory_order_relaxed);
     old_teleport_ = state_.sent_teleport;
     old_dangling_ = state_.sent_dangling;
     state_.begin_sweep();
@@ -208,15 +253,15 @@ class Sweeps {
   }
 
   // Reads the values of earlier rounds and writes beside them, so that it does not matter who is how far.
-  void compute(const Round& round, std::size_t r, std::size_t first_sum) {
-    const std::size_t segments = round.segments.size(), all = segments + round.slices.size();
-    for (std::size_t k; (k = next_task_[2 * r].fetch_add(1, std::memory_order_relaxed)) < all;) {
+  void compute(const Round& round, std::size_t r, std::size_t first_sum, std::int64_t sweep, Worker worker) {
+    const std::size_t segments = round.segments.size();
+    compute_claims_[r].each(sweep, worker, [&](std::size_t k) {
       if (k < segments) {
         compute_segment(round.segments[k], k);
       } else {
         sums_[first_sum + k - segments] = compute_slices(round, round.slices[k - segments]);
       }
-    }
+    });
   }
 
   const Weight* weights_at(std::int64_t at) const { return weights_ == nullptr ? nullptr : weights_ + at; }
@@ -235,18 +280,18 @@ class Sweeps {
                            task.end - task.begin, values_.data(), state_.row_mass(), state_.damping, rows);
   }
 
-  void publish(const Round& round, std::size_t r) {
+  void publish(const Round& round, std::size_t r, std::int64_t sweep, Worker worker) {
     const bool jacobi = options_.method == SweepMethod::jacobi;
-    const std::size_t copies = jacobi ? 0 : round.slices.size(), finish = round.segments.empty() ? 0 : 1;
-    for (std::size_t k; (k = next_task_[2 * r + 1].fetch_add(1, std::memory_order_relaxed)) < copies + finish;) {
-      if (k == copies) {
-        finish_long_rows(jacobi ? next_ : values_);
-        continue;
+    publish_claims_[r].each(sweep, worker, [&](std::size_t k) {
+      if (k == round.slices.size()) {
+        if (!round.segments.empty()) finish_long_rows(jacobi ? next_ : values_);
+      } else if (!jacobi) {
+        const std::int64_t begin = state_.in.first_short + round.slices[k].begin * kRowLanes;
+        const std::int64_t end = state_.in.first_short + round.slices[k].end * kRowLanes;
+        const Value* const fresh = next_.data() + (begin - round.first_row);
+        std::copy(fresh, fresh + (end - begin), values_.data() + begin);
       }
-      const std::int64_t begin = state_.in.first_short + round.slices[k].begin * kRowLanes;
-      const std::int64_t end = state_.in.first_short + round.slices[k].end * kRowLanes;
-      std::copy(next_.data() + (begin - round.first_row), next_.data() + (end - round.first_row), values_.data() + begin);
-    }
+    });
   }
 
   void finish_long_rows(const LargeArray<Value>& sent) {
@@ -274,7 +319,7 @@ class Sweeps {
   LargeArray<Value> values_, next_;  // x / strength by position; the sweep's new ones where they are not yet to be seen
   std::vector<double> partial_;      // sums of the segments of long rows
   std::vector<RowSums> sums_;        // long rows, then each task of slices
-  std::vector<std::atomic<std::size_t>> next_task_;  // two phases of each round
+  std::deque<Claims> compute_claims_, publish_claims_;  // of each round
   double tol_ = 0.0, old_teleport_ = 0.0, old_dangling_ = 0.0;
   bool done_ = false;
 };
@@ -309,10 +354,10 @@ class StateBuilder {
   void add_peeled(std::int64_t j) {
     const bool is_dangling = s_.in.inverse_strength[j] == 0.0;
     const double d = dangling_ != nullptr ? dangling_[j] : 0.0;
-    s_.peeled_teleport += teleport(j);
-    s_.peeled_distribution += d;
-    if (is_dangling) s_.peeled_teleport_dangling += teleport(j);
-    if (is_dangling) s_.peeled_distribution_dangling += d;
+    peeled_teleport_.add(teleport(j));
+    peeled_distribution_.add(d);
+    if (is_dangling) peeled_teleport_dangling_.add(teleport(j));
+    if (is_dangling) peeled_distribution_dangling_.add(d);
   }
 
   void set_row(std::int64_t j, std::int64_t p) {
@@ -331,11 +376,16 @@ class StateBuilder {
   }
 
   void set_masses() {
-    Mass rows{0.0, 0.0};
+    s_.peeled_teleport = peeled_teleport_.value();
+    s_.peeled_teleport_dangling = peeled_teleport_dangling_.value();
+    s_.peeled_distribution = peeled_distribution_.value();
+    s_.peeled_distribution_dangling = peeled_distribution_dangling_.value();
+    ExactSum total, dangling;
     for (std::size_t p = 0; p < s_.x.size(); ++p) {
-      rows.total += s_.x[p];
-      if (s_.inverse[p] == 0.0) rows.dangling += s_.x[p];
+      total.add(s_.x[p]);
+      if (s_.inverse[p] == 0.0) dangling.add(s_.x[p]);
     }
+    const Mass rows{total.value(), dangling.value()};
     s_.mass = {1.0, rows.dangling};  // what the peeled nodes would hold beside these rows
     s_.begin_sweep();
     const Mass peeled = s_.peeled_mass();
@@ -345,6 +395,7 @@ class StateBuilder {
   const SparseGraph& graph_;
   const double *teleport_, *dangling_, *start_;
   State& s_;
+  ExactSum peeled_teleport_, peeled_teleport_dangling_, peeled_distribution_, peeled_distribution_dangling_;
 };
 
 template <typename Weight>
@@ -368,15 +419,15 @@ void sweep_any(State& state, const PagerankOptions& options, int threads) {
 
 void write_scores(const State& state, const double* teleport, const double* dangling, double* scores) {
   const double uniform = 1.0 / static_cast<double>(state.in.n);
-  double total = 0.0;
+  ExactSum total;
   for (std::int64_t j = 0; j < state.in.n; ++j) {
     const std::int64_t p = state.in.position[j];
     const double v = teleport != nullptr ? teleport[j] : uniform, d = dangling != nullptr ? dangling[j] : 0.0;
     const double x = p >= 0 ? state.x[p] : state.sent_teleport * v + state.sent_dangling * d;
     scores[j] = x;
-    total += x;
+    total.add(x);
   }
-  for (std::int64_t j = 0; j < state.in.n; ++j) scores[j] /= total;
+  for (std::int64_t j = 0; j < state.in.n; ++j) scores[j] /= total.value();
 }
 
 }  // namespace
