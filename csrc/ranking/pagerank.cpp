@@ -113,7 +113,6 @@ std::vector<Task> cut_slices(const std::vector<std::int64_t>& begin, std::int64_
     const std::int64_t goal = cost(first) + (cost(last) - cost(first)) * k / parts;
     std::int64_t end = s;
     while (end < last && cost(end) < goal) ++end;
-    if (k == parts) end = last;
     if (end > s) tasks.push_back({s, end});
     s = end;
   }

@@ -85,6 +85,15 @@ def test_the_step_bounds_the_error(method: str) -> None:
         assert found.residual < tol
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_residual_is_the_l1_step(method: str) -> None:
+    graph = random_sparse(400, 3000, seed=5)
+    options: dict[str, Any] = {"method": method, "on_nonconvergence": "ignore", "tol": 1e-15}
+    before, after = (pagerank(graph, max_iter=sweeps, return_info=True, **options) for sweeps in (7, 8))
+    step = float(np.abs(after.scores - before.scores).sum())
+    assert after.residual == pytest.approx(step, rel=0.02)  # scores are scaled to sum 1 after the step was taken
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("peeled", [False, True])
