@@ -42,4 +42,5 @@ PYBIND11_MODULE(_C, m) {
   rlsft::bindings::bind_isodata(m);
   rlsft::bindings::bind_text(m);
   rlsft::bindings::bind_text_scores(m);
+  rlsft::bindings::bind_pagerank(m);
 }

@@ -100,6 +100,25 @@ def self_bleu_groups(
     threads: int,
     scores: _Float64,  # [texts], out
 ) -> None: ...
+def narrow_ids(ids: _Int64, n: int, threads: int, out: npt.NDArray[np.int32]) -> int: ...  # -1, or the first bad one
+def pagerank(
+    n: int,
+    order: int,  # 0 csr, 1 csc, 2 coo
+    pointers: _Int64 | None,  # [n + 1]; None with coo
+    starts: npt.NDArray[np.int32] | None,  # [E], coo alone
+    ends: npt.NDArray[np.int32] | None,  # [E]
+    weights32: npt.NDArray[np.float32] | None,  # [E]
+    weights64: _Float64 | None,  # [E]
+    teleport: _Float64 | None,  # [n]
+    dangling: _Float64 | None,  # [n]
+    start: _Float64 | None,  # [n]
+    damping: float,
+    tol: float,
+    max_iter: int,
+    method: int,  # 0 gauss_seidel, 1 jacobi
+    threads: int,
+    scores: _Float64,  # [n], out
+) -> dict[str, Any]: ...  # fault, position, n_iter, residual, build_ms, sweep_ms
 def similarity_groups(
     rows: _Floats,  # [M, d]
     offsets: _Int64,  # [G + 1]

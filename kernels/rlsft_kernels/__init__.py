@@ -9,6 +9,8 @@ from rlsft_kernels.kl_shaped_gae.op import GaeOutput, kl_shaped_gae
 from rlsft_kernels.linear_cross_entropy.op import linear_cross_entropy
 from rlsft_kernels.linear_logprob.op import linear_logprob
 from rlsft_kernels.linear_logprob.reference import LogprobOutput
+from rlsft_kernels.pagerank.op import pagerank
+from rlsft_kernels.pagerank.result import PagerankResult
 from rlsft_kernels.pairwise_reward_loss.op import pairwise_reward_loss
 from rlsft_kernels.policy_value_loss.op import policy_value_loss
 from rlsft_kernels.rank_and_cluster.op import RankAndClusterResult, rank_and_cluster
@@ -24,6 +26,7 @@ __all__ = [
     "IsodataResult",
     "KeywordRankResult",
     "LogprobOutput",
+    "PagerankResult",
     "RankAndClusterResult",
     "RougeLScores",
     "TextRankResult",
@@ -34,6 +37,7 @@ __all__ = [
     "kl_shaped_gae",
     "linear_cross_entropy",
     "linear_logprob",
+    "pagerank",
     "pairwise_reward_loss",
     "policy_value_loss",
     "rank_and_cluster",

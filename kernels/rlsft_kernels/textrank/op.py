@@ -42,6 +42,7 @@ from rlsft_kernels.textrank.inputs import (
 )
 from rlsft_kernels.textrank.reference import Ranked, textrank_reference
 from rlsft_kernels.textrank.result import TextRankResult, report_nonconvergence
+from rlsft_kernels.textrank.sparse import is_sparse, textrank_sparse
 
 OVERFLOW = -2  # kOverflow in csrc; kBadInput is -1
 Outcome = tuple[Any, npt.NDArray[np.int64], npt.NDArray[np.float64]]  # flat scores [M], n_iter [G], residual [G]
@@ -71,7 +72,7 @@ class _Graph:
 
 
 def textrank(
-    similarity: Array | None = None,  # [n, n], [B, n, n], or flat [sum of m^2] blocks with groups
+    similarity: Any = None,  # [n, n] (also sparse), [B, n, n], or flat [sum of m^2] blocks with groups
     *,
     embeddings: Array | None = None,  # [n, d], [B, n, d], or flat [M, d] with groups
     tokens: Tokens | None = None,  # a list of responses, each a list of token ids; or flat int64 ids
@@ -103,7 +104,8 @@ def textrank(
 
     Args:
         similarity: explicit edge weights, finite and not negative; row i holds the edges that leave i. Self loops
-            are kept. Give exactly one of similarity, embeddings and tokens.
+            are kept. One graph may be a SciPy sparse array or a torch sparse tensor (see `pagerank`). Give exactly
+            one of similarity, embeddings and tokens.
         embeddings: one row a response; self loops are removed.
         tokens: token ids of each response, for edge="word_overlap" or "bm25".
         token_offsets: where each response starts in flat tokens.
@@ -133,6 +135,20 @@ def textrank(
     check_options(damping, tol, max_iter, form, on_nonconvergence)
     require_choice("overlap", overlap, OVERLAPS)
     require_edge_for(edge, similarity=similarity is not None, tokens=tokens is not None)
+    if is_sparse(similarity):
+        return textrank_sparse(
+            similarity,
+            groups=groups,
+            damping=damping,
+            tol=tol,
+            max_iter=max_iter,
+            teleport=teleport,
+            start=start,
+            form=form,
+            on_nonconvergence=on_nonconvergence,
+            threads=threads,
+            backend=backend,
+        )
 
     graph = _read_graph(similarity, embeddings, tokens, token_offsets, groups)
     layout = graph.layout

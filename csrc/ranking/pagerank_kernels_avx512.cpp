@@ -1,0 +1,2 @@
+#define RLSFT_ISA avx512
+#include "pagerank_kernels_impl.hpp"

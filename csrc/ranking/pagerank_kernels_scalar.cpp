@@ -1,0 +1,2 @@
+#define RLSFT_ISA scalar
+#include "pagerank_kernels_impl.hpp"
