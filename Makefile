@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check format bench sanitize clean distclean native-check
+.PHONY: help setup demo test check format bench sanitize fuzz clean distclean native-check
 
 VENV   ?= .venv
 PYTHON ?= python3
@@ -11,6 +11,8 @@ DEVICE ?= cpu
 SIZE   ?= small
 OUT    ?= runs/demo
 OP     ?= all
+RUNS   ?= 1000000
+ENTRY  ?=
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check install -qq
 STAMPS := $(VENV)/.stamps
@@ -36,7 +38,8 @@ help:
 	@echo "make setup     the environment with everything above in it                        (DEVICE=cpu|cuda)"
 	@echo "make check     ruff, type checker, architecture test: the quick ones"
 	@echo "make bench     measure against the peers, append rows to bench/results            (OP=textrank|isodata|all)"
-	@echo "make sanitize  the C++ core under ASan, UBSan and TSan"
+	@echo "make sanitize  the C++ core under ASan, UBSan and TSan, for every instruction set"
+	@echo "make fuzz      coverage-guided fuzzing of every C++ entry point (needs clang)      (RUNS=$(RUNS)|60s ENTRY=isodata)"
 	@echo "make format    ruff format and the fixes it is sure of"
 	@echo "make clean     build outputs and caches; distclean also removes the environment"
 
@@ -64,6 +67,9 @@ bench: $(STAMPS)/dev native-check
 
 sanitize:
 	bash scripts/sanitize.sh full
+
+fuzz:
+	bash scripts/fuzz.sh $(RUNS) $(ENTRY)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -23,15 +24,12 @@ class Pool {
     if (!turn.owns_lock()) return false;
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      while (static_cast<int>(workers_) < threads - 1) {
-        std::thread(&Pool::work, this, workers_ + 1, generation_).detach();
-        ++workers_;
-      }
+      start_workers(threads - 1);
       body_ = &body;
       count_ = count;
-      parts_ = threads;
+      parts_ = std::min(threads, workers_ + 1);
       pending_ = workers_;
-      errors_.assign(static_cast<std::size_t>(threads), nullptr);
+      errors_.assign(static_cast<std::size_t>(parts_), nullptr);
       ++generation_;
     }
     wake_.notify_all();
@@ -46,6 +44,14 @@ class Pool {
   }
 
  private:
+  // A limit on threads or memory may leave fewer than wanted: the loop then runs on those there are.
+  void start_workers(int wanted) {
+    try {
+      for (; workers_ < wanted; ++workers_) std::thread(&Pool::work, this, workers_ + 1, generation_).detach();
+    } catch (const std::system_error&) {
+    }
+  }
+
   void run_part(int part) {
     if (part >= parts_) return;
     try {
@@ -98,7 +104,6 @@ thread_local bool inside_loop = false;
 }  // namespace
 
 int useful_threads(double estimated_ns, int requested) {
-  constexpr double kMinNsPerThread = 250e3;
   const double wanted = std::min(estimated_ns / kMinNsPerThread, 1e6);
   return std::max(1, std::min(requested, static_cast<int>(wanted)));
 }

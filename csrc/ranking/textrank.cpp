@@ -37,6 +37,7 @@ class GroupRanker {
       outcome = iterate_stochastic(graph);
     } else {
       set_start(graph.m, start, false);
+      make_positive(graph.m);
       outcome = iterate_eigenvector(graph);
     }
     if (outcome.n_iter < 0) return outcome;
@@ -64,6 +65,13 @@ class GroupRanker {
       const double a = options_.damping;
       x_[i] = start != nullptr ? start[i] : by_degree ? a * (sums_[i] / total) + (1.0 - a) * v_[i] : v_[i];
     }
+  }
+
+  // Power iteration that starts without a share of some node may find another eigenvector, and the bound of
+  // largest_growth() needs positive x.
+  void make_positive(std::int64_t m) {
+    if (std::none_of(x_.begin(), x_.begin() + m, [](double x) { return x == 0.0; })) return;
+    for (std::int64_t i = 0; i < m; ++i) x_[i] = 0.5 * x_[i] + 0.5 / static_cast<double>(m);
   }
 
   // Row scaling by a power of two leaves a row's probabilities as they are, and keeps 1 / sum inside double's range.
@@ -105,6 +113,9 @@ class GroupRanker {
     return outcome;
   }
 
+  // Closer to 1 the eigenvector is what a singular Katz system falls back to: it must have converged by then.
+  static constexpr double kSurelyBelow = 1.0 - 1e-9;
+
   // Power iteration, with the two ways out: Katz as soon as a * rho <= 1 is certain, the eigenvector otherwise.
   RankOutcome iterate_eigenvector(const Graph<T>& graph) {
     RankOutcome outcome{0, INFINITY};
@@ -112,9 +123,9 @@ class GroupRanker {
     while (outcome.n_iter < options_.max_iter && !(outcome.residual < options_.tol)) {
       kernels_.sweep(graph.weights, graph.m, graph.columns, graph.ld, x_.data(), y_.data());
       rho = l1_norm(graph.m, y_);
-      if (!std::isfinite(rho)) return {kOverflow, 0.0};
+      if (!std::isfinite(2.0 * rho)) return {kOverflow, 0.0};  // shifted_step() adds a quarter of rho
       ++outcome.n_iter;
-      if (!allows_negative_ && options_.damping * largest_growth(graph.m) <= 1.0) return katz(graph, outcome);
+      if (!allows_negative_ && options_.damping * largest_growth(graph.m) <= kSurelyBelow) return katz(graph, outcome);
       if (rho == 0.0) return katz(graph, outcome);
       outcome.residual = shifted_step(graph.m, rho);
     }
@@ -164,11 +175,23 @@ class GroupRanker {
       }
     }
     y_ = v_;
-    if (solve_in_place(matrix_.data(), y_.data(), m)) {  // singular: a * rho = 1, the eigenvector is the limit
+    if (solve_in_place(matrix_.data(), y_.data(), m) && is_katz(m)) {
       const double norm = l1_norm(m, y_);
       for (std::int64_t j = 0; j < m; ++j) x_[j] = y_[j] / norm;
     }
     return {outcome.n_iter, 0.0};
+  }
+
+  // A finite solution y of the Katz system without negative entries (rounding is cut off). Otherwise a * rho was 1, or
+  // above 1 by less than power iteration could tell, and the eigenvector is the limit.
+  bool is_katz(std::int64_t m) {
+    const double norm = l1_norm(m, y_);
+    if (!std::isfinite(norm)) return false;
+    for (std::int64_t j = 0; j < m && !allows_negative_; ++j) {
+      if (y_[j] < -1e-12 * norm) return false;
+      y_[j] = std::max(y_[j], 0.0);
+    }
+    return true;
   }
 
   RankOutcome katz_sweeps(const Graph<T>& graph, RankOutcome outcome) {
@@ -192,19 +215,34 @@ class GroupRanker {
   }
 
   // Rounding may depend on where a node's own zero stands in the sum. Equal responses must still tie exactly. From an
-  // uneven start twins also differ by what the iteration left over.
+  // uneven start twins also differ by what the iteration left over. Twins share their mean: the sum stays, and no node
+  // is favoured for its place.
   void equalise_twins(const Graph<T>& graph, bool even_start) {
     const double near = even_start ? 1e-12 : 1e-12 + 10.0 * options_.tol;
-    for (std::int64_t k = 1; k < graph.m; ++k) {
+    first_twin_.resize(static_cast<std::size_t>(graph.m));
+    bool found = false;
+    for (std::int64_t k = 0; k < graph.m; ++k) {
+      first_twin_[k] = k;
       int close = 0;
       for (std::int64_t i = 0; i < k; ++i) close |= std::abs(x_[i] - x_[k]) <= near;
       for (std::int64_t i = 0; close != 0 && i < k; ++i) {
-        if (std::abs(x_[i] - x_[k]) <= near && v_[i] == v_[k] && twins(graph, i, k)) {
-          x_[k] = x_[i];
+        if (first_twin_[i] == i && std::abs(x_[i] - x_[k]) <= near && v_[i] == v_[k] && twins(graph, i, k)) {
+          first_twin_[k] = i;
+          found = true;
           break;
         }
       }
     }
+    if (found) share_means(graph.m);
+  }
+
+  void share_means(std::int64_t m) {
+    for (std::int64_t k = 0; k < m; ++k) y_[k] = u_[k] = 0.0;  // sums and sizes of the classes
+    for (std::int64_t k = 0; k < m; ++k) {
+      y_[first_twin_[k]] += x_[k];
+      u_[first_twin_[k]] += 1.0;
+    }
+    for (std::int64_t k = 0; k < m; ++k) x_[k] = y_[first_twin_[k]] / u_[first_twin_[k]];
   }
 
   static bool twins(const Graph<T>& graph, std::int64_t i, std::int64_t k) {
@@ -233,6 +271,7 @@ class GroupRanker {
   bool allows_negative_ = false;
   std::vector<double> sums_, x_, u_, y_, v_, matrix_;
   std::vector<T> rescaled_;
+  std::vector<std::int64_t> first_twin_;
 };
 
 const double* part(const double* all, std::int64_t begin) { return all == nullptr ? nullptr : all + begin; }
