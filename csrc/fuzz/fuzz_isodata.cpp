@@ -26,9 +26,10 @@ struct Problem {
   std::int64_t groups() const { return static_cast<std::int64_t>(offsets.size()) - 1; }
 };
 
+template <typename T>
 struct Found {
   std::vector<std::int32_t> labels;
-  IsodataOutput out;
+  IsodataOutput<T> out;
   bool refused = false;
 };
 
@@ -84,8 +85,8 @@ Problem<T> read(Input& in) {
 }
 
 template <typename T>
-Found cluster(const Problem<T>& p, int threads) {
-  Found found;
+Found<T> cluster(const Problem<T>& p, int threads) {
+  Found<T> found;
   found.labels.assign(static_cast<std::size_t>(p.offsets.back()), -7);
   rlsft::IsodataInput<T> input{};
   input.points = p.points.data();
@@ -105,7 +106,8 @@ Found cluster(const Problem<T>& p, int threads) {
   return found;
 }
 
-bool same(const Found& a, const Found& b) {
+template <typename T>
+bool same(const Found<T>& a, const Found<T>& b) {
   if (a.refused || b.refused) return a.refused == b.refused;
   return a.labels == b.labels && same_bits(a.out.centers, b.out.centers) && a.out.medoids == b.out.medoids &&
          a.out.center_offsets == b.out.center_offsets && a.out.step_offsets == b.out.step_offsets &&
@@ -200,7 +202,7 @@ void check_steps(const rlsft::IsodataStep* steps, std::int64_t count, const Isod
 }
 
 template <typename T>
-void check_group(const Problem<T>& group, const Found& found, std::int64_t g, std::int64_t first) {
+void check_group(const Problem<T>& group, const Found<T>& found, std::int64_t g, std::int64_t first) {
   const std::int64_t n = group.offsets.back(), begin = found.out.center_offsets[g];
   const std::int64_t k = found.out.center_offsets[g + 1] - begin;
   const std::int32_t* labels = found.labels.data() + first;
@@ -215,10 +217,10 @@ void check_group(const Problem<T>& group, const Found& found, std::int64_t g, st
   REQUIRE(static_cast<std::int64_t>(used.size()) == k && k >= 1 && *used.begin() == 0 && *used.rbegin() == k - 1);
   std::vector<std::int64_t> medoids;
   for (std::int64_t c = 0; c < k; ++c) medoids.push_back(found.out.medoids[begin + c] - first);
-  const double* centers = found.out.centers.data() + begin * group.d;
-  REQUIRE(all_finite(centers, k * group.d));
-  for (std::int64_t v = 0; v < k * group.d; ++v) REQUIRE(static_cast<double>(static_cast<T>(centers[v])) == centers[v]);
-  check_labels(group, labels, centers, k, medoids.data());
+  const std::vector<double> centers(found.out.centers.begin() + begin * group.d,
+                                    found.out.centers.begin() + (begin + k) * group.d);
+  REQUIRE(all_finite(centers.data(), k * group.d));
+  check_labels(group, labels, centers.data(), k, medoids.data());
   check_steps(found.out.steps.data() + found.out.step_offsets[g], steps, group.options, n, k, found.out.stops[g]);
 }
 
@@ -226,7 +228,7 @@ template <typename T>
 void run(Input& in) {
   const Problem<T> p = read<T>(in);
   const std::uint8_t twist = in.byte();
-  const Found found = cluster(p, 1);
+  const Found<T> found = cluster(p, 1);
   bool lacks_start = false;
   for (std::int64_t g = 0; g < p.groups() && !p.start_offsets.empty(); ++g) {
     lacks_start = lacks_start || (p.offsets[g] < p.offsets[g + 1] && p.start_offsets[g] == p.start_offsets[g + 1]);
@@ -239,7 +241,7 @@ void run(Input& in) {
     const Problem<T> group = only_group(p, g);
     check_group(group, found, g, p.offsets[g]);
     if (twist % 4 == 1) {
-      const Found alone = cluster(group, 1);
+      const Found<T> alone = cluster(group, 1);
       REQUIRE(std::equal(alone.labels.begin(), alone.labels.end(), found.labels.begin() + p.offsets[g]));
       REQUIRE(same_bits(alone.out.centers.data(), found.out.centers.data() + found.out.center_offsets[g] * p.d,
                         static_cast<std::int64_t>(alone.out.centers.size())));
