@@ -9,11 +9,13 @@ from rlsft.ranking.encoders import (
     load_encoder,
 )
 from rlsft.ranking.explain import Explanation
+from rlsft.ranking.keywords import keywords
 from rlsft.ranking.noise import NOISE_KINDS, add_noise
 from rlsft.ranking.pipeline import rank_responses
 from rlsft.ranking.rank_file import rank_file, read_candidates
 from rlsft.ranking.render import render, render_agreement
 from rlsft.ranking.results import RankedResponses
+from rlsft.ranking.sentences import RankedSentence, rank_sentences, summarize
 
 __all__ = [
     "NOISE_KINDS",
@@ -22,13 +24,17 @@ __all__ = [
     "Explanation",
     "FunctionEncoder",
     "RankedResponses",
+    "RankedSentence",
     "TransformerEncoder",
     "add_noise",
     "agreement_with_second_reply",
+    "keywords",
     "load_encoder",
     "rank_file",
     "rank_responses",
+    "rank_sentences",
     "read_candidates",
     "render",
     "render_agreement",
+    "summarize",
 ]

@@ -198,7 +198,7 @@ def test_lists_are_read_alike_without_the_compiled_core(monkeypatch: pytest.Monk
 PRINT_HASHES = """
 import hashlib, numpy as np
 from rlsft_kernels import _C, similarity_matrix
-from tests.ops.test_text_edges import EDGES, zipf_responses
+from tests.ops.test_text_textrank_edges import EDGES, zipf_responses
 print(_C.cpu_isa())
 for m in (5, 16, 33, 120):
     for edge, overlap in EDGES:
