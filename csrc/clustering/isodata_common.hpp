@@ -21,7 +21,7 @@ inline bool ties_with_smallest(double value, double smallest, double floor = 0) 
 // How far from a centre, squared, a row may be to be as near as the nearest row. The centre was rounded to numbers of
 // precision `eps`, which moves a distance by up to eps / 2 |centre|: the two members of a pair are equally near.
 inline double medoid_reach(double nearest, double center_norm2, double eps, double floor) {
-  return nearest * (1 + kTie) + floor + 4 * eps * std::sqrt(nearest * center_norm2);
+  return nearest * (1 + kTie) + floor + 4 * eps * std::sqrt(nearest) * std::sqrt(center_norm2);
 }
 inline bool ties_with_largest(double value, double largest) { return value >= largest * (1 - kTie); }
 

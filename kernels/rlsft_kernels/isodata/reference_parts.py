@@ -122,7 +122,7 @@ def medoids_of(rows: Floats, labels: Ints, centers: Floats, scores: Floats | Non
         members = np.flatnonzero(labels == k)
         distances = ((rows[members] - center) ** 2).sum(axis=1)
         nearest = distances.min()
-        reach = nearest * (1 + TIE) + floor + 4 * eps * np.sqrt(nearest * (center**2).sum())
+        reach = nearest * (1 + TIE) + floor + 4 * eps * np.sqrt(nearest) * np.sqrt((center**2).sum())
         tied = members[distances <= reach]
         medoids.append(tied[0] if scores is None else tied[np.argmax(scores[tied])])
     return np.array(medoids, dtype=np.int64)
