@@ -37,10 +37,11 @@ void assign_finally(const Rows<T>& rows, Clustering& clustering, std::int32_t* l
   // rounded first: the caller gets centres of type T, and the labels must be right for those
   for (double& value : clustering.centers) value = static_cast<double>(static_cast<T>(value));
   assign_nearest(rows, clustering.centers, labels);
+  const auto is_noise = [&](std::int64_t i) { return !clustering.is_noise.empty() && clustering.is_noise[i]; };
   std::vector<std::int32_t> number(clustering.centers.size() / static_cast<std::size_t>(rows.d), -1);
   for (std::int64_t i = 0; i < rows.n; ++i) {
-    if (!clustering.is_noise.empty() && clustering.is_noise[i]) labels[i] = -1;
-    if (labels[i] >= 0) number[labels[i]] = 0;
+    if (is_noise(i)) labels[i] = -1;
+    if (labels[i] >= 0 && rows.weight_of(i) > 0) number[labels[i]] = 0;
   }
   std::int32_t used = 0;
   for (std::size_t c = 0; c < number.size(); ++c) {
@@ -49,25 +50,32 @@ void assign_finally(const Rows<T>& rows, Clustering& clustering, std::int32_t* l
     number[c] = used++;
   }
   clustering.centers.resize(static_cast<std::size_t>(used * rows.d));
-  for (std::int64_t i = 0; i < rows.n; ++i) {
-    if (labels[i] >= 0) labels[i] = number[labels[i]];
+  if (rows.weight == nullptr) {
+    for (std::int64_t i = 0; i < rows.n; ++i) {
+      if (labels[i] >= 0) labels[i] = number[labels[i]];
+    }
+  } else if (used < static_cast<std::int32_t>(number.size())) {  // a row of weight 0 may have lost its centre
+    assign_nearest(rows, clustering.centers, labels);
+    for (std::int64_t i = 0; i < rows.n; ++i) {
+      if (is_noise(i)) labels[i] = -1;
+    }
   }
 }
 
-// Per cluster the row nearest its centre; tie: the higher score, then the lower row.
+// Per cluster the row with weight nearest its centre; tie: the higher score, then the lower row.
 template <typename T>
 std::vector<std::int64_t> find_medoids(const Rows<T>& rows, const std::vector<double>& centers,
                                        const std::int32_t* labels, const double* scores) {
   const std::size_t k = centers.size() / static_cast<std::size_t>(rows.d);
   std::vector<double> distances(static_cast<std::size_t>(rows.n)), nearest(k, HUGE_VAL);
+  distances_to_own(rows, centers, labels, distances.data());
+  const auto is_member = [&](std::int64_t i) { return labels[i] >= 0 && rows.weight_of(i) > 0; };
   for (std::int64_t i = 0; i < rows.n; ++i) {
-    if (labels[i] < 0) continue;
-    distances[i] = squared_distance(rows.row(i), rows.scale[i], centers.data() + labels[i] * rows.d, rows.d);
-    nearest[labels[i]] = std::min(nearest[labels[i]], distances[i]);
+    if (is_member(i)) nearest[labels[i]] = std::min(nearest[labels[i]], distances[i]);
   }
   std::vector<std::int64_t> medoids(k, -1);
   for (std::int64_t i = 0; i < rows.n; ++i) {
-    if (labels[i] < 0 || !ties_with_smallest(distances[i], nearest[labels[i]], rows.floor)) continue;
+    if (!is_member(i) || !ties_with_smallest(distances[i], nearest[labels[i]], rows.floor)) continue;
     std::int64_t& medoid = medoids[labels[i]];
     if (medoid < 0 || (scores != nullptr && scores[i] > scores[medoid])) medoid = i;
   }
@@ -84,10 +92,14 @@ GroupResult cluster_group(const IsodataInput<T>& input, const IsodataOptions& op
     return result;
   }
   const std::vector<double> scale = row_scales(input.points + first * d, n, d, options.cosine);
-  const Rows<T> rows{input.points + first * d, scale.data(), n, d, options.cosine ? kSameDirection : 0.0, threads};
+  Rows<T> rows{input.points + first * d, scale.data(), n, d, options.cosine ? kSameDirection : 0.0, threads};
+  if (input.weight != nullptr) rows.weight = input.weight + first;
+  RowFilter<T> filter;
+  if (n >= kFilterRows) filter = make_filter(rows);
+  if (!filter.norms.empty()) rows.filter = &filter;
   std::vector<double> start;
   if (input.start == nullptr) {
-    start = starting_centers(rows, starting_clusters(options, n), options);
+    start = starting_centers(rows, starting_clusters(options, rows.count_weighted()), options);
   } else {
     start.assign(input.start + input.start_offsets[group] * d, input.start + input.start_offsets[group + 1] * d);
     if (start.empty()) throw std::invalid_argument("isodata: no starting centre for group " + std::to_string(group));
@@ -121,6 +133,9 @@ IsodataOutput pack(const IsodataInput<T>& input, const std::vector<GroupResult>&
 
 template <typename T>
 IsodataOutput isodata(const IsodataInput<T>& input, const IsodataOptions& options, int threads, std::int32_t* labels) {
+  if (input.weight != nullptr && options.variant == IsodataVariant::str) {
+    throw std::invalid_argument("isodata: weights are for variant ball_hall");
+  }
   const std::int64_t groups = input.num_groups, rows = groups ? input.offsets[groups] : 0;
   const std::int64_t rows_a_group = groups ? std::max<std::int64_t>(1, rows / groups) : 1;
   const double pass_ns =
@@ -137,6 +152,23 @@ IsodataOutput isodata(const IsodataInput<T>& input, const IsodataOptions& option
   return pack(input, results);
 }
 
+template <typename T>
+std::int64_t isodata_assign(const T* points, std::int64_t n, std::int64_t d, const std::vector<double>& centers,
+                            int threads, int passes, std::int32_t* labels, double* sums) {
+  const std::vector<double> scale(static_cast<std::size_t>(n), 1.0);
+  Rows<T> rows{points, scale.data(), n, d, 0.0, threads};
+  const RowFilter<T> filter = make_filter(rows);
+  if (!filter.norms.empty()) rows.filter = &filter;
+  ClusterSums found;
+  for (int pass = 0; pass < passes; ++pass) assign_nearest(rows, centers, labels, &found);
+  std::copy(found.values.begin(), found.values.end(), sums);
+  return found.undecided;
+}
+
+template std::int64_t isodata_assign<float>(const float*, std::int64_t, std::int64_t, const std::vector<double>&, int,
+                                            int, std::int32_t*, double*);
+template std::int64_t isodata_assign<double>(const double*, std::int64_t, std::int64_t, const std::vector<double>&, int,
+                                             int, std::int32_t*, double*);
 template IsodataOutput isodata<float>(const IsodataInput<float>&, const IsodataOptions&, int, std::int32_t*);
 template IsodataOutput isodata<double>(const IsodataInput<double>&, const IsodataOptions&, int, std::int32_t*);
 

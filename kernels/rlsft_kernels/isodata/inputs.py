@@ -24,8 +24,10 @@ def flat_points(points: Array, groups: Array | None) -> tuple[npt.NDArray[np.flo
         raise ValueError(f"points must be [n, d] or [B, n, d] with d >= 1, got {list(points.shape)}")
     layout = group_rows("points", tuple(points.shape[:-1]), groups, "[M, d]")
     rows = contiguous_numpy(points).reshape(-1, points.shape[-1])
-    require_finite_rows("points", rows, layout)
-    if rows.dtype == np.float64:  # float32 cannot hold such values
+    # the two extremes tell as much as a mask of all values, which takes longer than an ISODATA pass
+    extremes = (float(rows.min()), float(rows.max())) if rows.size else (0.0, 0.0)
+    if not max(-extremes[0], extremes[1]) <= LARGEST_MAGNITUDE:  # True for NaN
+        require_finite_rows("points", rows, layout)
         _require_no_overflow(rows, layout)
     return rows, layout
 
@@ -60,4 +62,23 @@ def scores_of_rows(scores: Array, layout: Groups) -> npt.NDArray[np.float64]:
         raise ValueError(f"scores must have one entry a point, {list(layout.shape)}, got {list(scores.shape)}")
     flat = contiguous_numpy(scores).astype(np.float64).reshape(-1)
     require_finite_rows("scores", flat[:, None], layout)
+    return flat
+
+
+def weights_of_rows(sample_weight: Array, layout: Groups) -> npt.NDArray[np.float64]:
+    """sample_weight as [N] float64: finite, >= 0, a positive one in every group that has rows."""
+    require_array("sample_weight", sample_weight)
+    if tuple(sample_weight.shape) != layout.shape:
+        raise ValueError(
+            f"sample_weight must have one entry a point, {list(layout.shape)}, got {list(sample_weight.shape)}"
+        )
+    flat = contiguous_numpy(sample_weight).astype(np.float64).reshape(-1)
+    require_finite_rows("sample_weight", flat[:, None], layout)
+    if (flat < 0).any():
+        index, words = layout.place(int(np.argmax(flat < 0)))
+        raise ValueError(f"sample_weight[{index}] is {flat[flat < 0][0]} ({words}); weights must be >= 0")
+    for group, members in enumerate(layout.slices()):
+        if members.stop > members.start and not flat[members].any():
+            where = "" if layout.single else f" in group {group}"
+            raise ValueError(f"sample_weight is 0 for every row{where}; give at least one row a positive weight")
     return flat
