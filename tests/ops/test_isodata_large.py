@@ -92,7 +92,9 @@ def test_clusters_of_equal_rows_have_exactly_that_centre() -> None:
     g = np.random.default_rng(0)
     rows = g.standard_normal((5, 40)).astype(np.float32)
     which = g.integers(0, 5, 2000)
-    found = isodata(rows[which], n_clusters=5, max_std=0.0, min_distance=0.0)
+    found = isodata(
+        rows[which], init=rows.astype(np.float64) + np.pi / 100, n_clusters=5, max_std=0.0, min_distance=0.0
+    )
     assert found.n_clusters == 5
     assert found.n_splits == 0
     np.testing.assert_array_equal(found.centers[found.labels], rows[which])

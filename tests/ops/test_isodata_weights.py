@@ -93,6 +93,29 @@ def test_a_centre_left_to_weightless_rows_is_removed(backend: Any) -> None:
     assert found.n_discarded == 1
 
 
+def test_a_cluster_without_weight_is_dropped_whatever_min_samples_is(backend: Any) -> None:
+    points, weight = np.array([[0.0], [1.0], [9.0]]), np.array([0.1, 0.2, 0.0])
+    found = isodata(
+        points, init=points[[0, 2]], n_clusters=2, min_samples=0.0, max_std=9.0, sample_weight=weight, backend=backend
+    )
+    assert found.labels.tolist() == [0, 0, 0]
+    assert found.n_discarded == 1
+
+
+def test_a_centre_that_keeps_only_weightless_rows_at_the_end_is_removed(backend: Any) -> None:
+    # the means of the one pass are 0, -5.6 and 5.6: both rows of the first cluster are then nearer to another
+    points = np.array([[-5.5], [5.5], [-5.6], [5.6], [0.3]])
+    found = isodata(
+        points,
+        init=np.array([[0.0], [-11.1], [11.1]]),
+        max_iter=1,
+        sample_weight=np.array([1.0, 1.0, 1.0, 1.0, 0.0]),
+        backend=backend,
+    )
+    assert found.labels.tolist() == [0, 1, 0, 1, 1]
+    assert found.centers.tolist() == [[-5.6], [5.6]]
+
+
 @pytest.mark.parametrize("factor", [0.125, 8.0])
 def test_the_scale_of_the_weights_does_not_matter(backend: Any, factor: float) -> None:
     # the scaled min_samples enters the split rule N_j > 2 (min_samples + 1) too, far from binding here

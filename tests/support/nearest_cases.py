@@ -12,7 +12,7 @@ from rlsft_kernels.isodata.reference_parts import nearest
 
 DEPTHS = (1, 2, 3, 7, 16, 17, 63, 64, 65, 130, 384, 1000)  # a packed block holds 64 coordinates
 COUNTS = (1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 33, 300)  # a panel holds 4, 8 or 16 centres
-KINDS = ("blobs", "offset", "grid", "copies", "pairs", "tiny", "huge", "far", "one point", "uniform")
+KINDS = ("blobs", "offset", "grid", "copies", "pairs", "tiny", "huge", "far", "one point", "uniform", "distant")
 
 
 @dataclass
@@ -63,6 +63,10 @@ def _transformed(
         return points, np.concatenate([centers[:-1], centers[-1:] * 1e25])
     if kind == "one point":
         return np.repeat(points[:1], len(points), axis=0), centers
+    if kind == "distant":  # seen from some rows, all centres are equally far to within the tie rule
+        pairs = len(points) // 3
+        points[:pairs], points[pairs : 2 * pairs] = 3e9 * points[:pairs], -3e9 * points[:pairs]  # middle near 0
+        return points, centers
     if kind == "uniform":
         return g.random(points.shape), g.random(centers.shape)
     return points, centers
