@@ -202,11 +202,11 @@ def test_weights_of_one_are_no_weights_and_threads_change_no_bit() -> None:
         ({"sample_weight": np.ones(2)}, ValueError, r"sample_weight must have one entry a point, \[3\], got \[2\]"),
         ({"sample_weight": np.array([1, np.nan, 1])}, ValueError, r"sample_weight\[1\] contains nan \(row 1\)"),
         ({"sample_weight": np.array([1, 2, -0.5])}, ValueError, r"sample_weight\[2\] is -0.5 \(row 2\); .* >= 0"),
-        ({"sample_weight": np.zeros(3)}, ValueError, "sample_weight is 0 for every row; give at least one"),
+        ({"sample_weight": np.zeros(3)}, ValueError, "sample_weight is zero for every row; give at least one"),
         (
             {"sample_weight": np.array([1.0, 0.0, 0.0]), "groups": np.array([0, 1, 1, 3])},
             ValueError,
-            "sample_weight is 0 for every row in group 2",
+            "sample_weight is zero for every row in group 2",
         ),
         (
             {"sample_weight": np.ones(3), "variant": "str"},

@@ -80,5 +80,5 @@ def weights_of_rows(sample_weight: Array, layout: Groups) -> npt.NDArray[np.floa
     for group, members in enumerate(layout.slices()):
         if members.stop > members.start and not flat[members].any():
             where = "" if layout.single else f" in group {group}"
-            raise ValueError(f"sample_weight is 0 for every row{where}; give at least one row a positive weight")
+            raise ValueError(f"sample_weight is zero for every row{where}; give at least one row a positive weight")
     return flat
