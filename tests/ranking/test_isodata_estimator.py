@@ -280,6 +280,18 @@ def test_several_starts_keep_the_best_run() -> None:
     assert equal.n_clusters_ == 1
 
 
+def test_runs_are_compared_by_the_information_criterion() -> None:
+    points, _ = blobs()
+    weight = np.random.default_rng(0).random(300) + 0.5
+    result = isodata(points, n_clusters=5, sample_weight=weight)
+    squared = np.square(points - result.centers[result.labels]).sum(1)
+    sizes, total, k = np.bincount(result.labels, weights=weight), weight.sum(), len(result.centers)
+    variance = (squared @ weight) / (5 * total)
+    # -2 log likelihood + parameters * log n, halved, without constants: k - 1 shares, 5 k means, one variance
+    expected = total * 5 / 2 * np.log(variance) - (sizes * np.log(sizes / total)).sum() + k * 6 / 2 * np.log(total)
+    assert ISODATA()._information_cost(points, weight, result) == pytest.approx(expected)
+
+
 def test_several_starts_do_not_simply_prefer_more_clusters() -> None:
     points = np.random.default_rng(0).standard_normal((500, 3))
     model = ISODATA(2, max_std=0.9, min_distance=0.2, n_init=10, random_state=0)
