@@ -95,8 +95,8 @@ template <typename T>
 void bind_isodata_assign_for(py::module_& m) {
   m.def(
       "isodata_assign",
-      [](const Array<T>& points, const Array<double>& centers, int threads, int passes, Array<std::int32_t>& labels,
-         Array<double>& sums) {
+      [](const Array<T>& points, const Array<double>& centers, int threads, int passes, bool with_squares,
+         Array<std::int32_t>& labels, Array<double>& sums) {
         require(points.ndim() == 2 && points.size() > 0, "points must be [n, d] with n, d >= 1");
         require(centers.ndim() == 2 && centers.shape(0) >= 1 && centers.shape(1) == points.shape(1),
                 "centers must be [k, d] with k >= 1");
@@ -108,10 +108,10 @@ void bind_isodata_assign_for(py::module_& m) {
         const T* rows = points.data();
         const std::int64_t n = points.shape(0), d = points.shape(1);
         py::gil_scoped_release release;
-        return isodata_assign<T>(rows, n, d, start, threads, passes, labels_out, sums_out);
+        return isodata_assign<T>(rows, n, d, start, threads, passes, with_squares, labels_out, sums_out);
       },
       py::arg("points").noconvert(), py::arg("centers").noconvert(), py::arg("threads"), py::arg("passes"),
-      py::arg("labels").noconvert(), py::arg("sums").noconvert());
+      py::arg("with_squares"), py::arg("labels").noconvert(), py::arg("sums").noconvert());
 }
 
 }  // namespace

@@ -96,7 +96,7 @@ GroupResult cluster_group(const IsodataInput<T>& input, const IsodataOptions& op
   if (input.weight != nullptr) rows.weight = input.weight + first;
   RowFilter<T> filter;
   if (n >= kFilterRows) filter = make_filter(rows);
-  if (!filter.norms.empty()) rows.filter = &filter;
+  if (!filter.squared_norms.empty()) rows.filter = &filter;
   std::vector<double> start;
   if (input.start == nullptr) {
     start = starting_centers(rows, starting_clusters(options, rows.count_weighted()), options);
@@ -154,21 +154,22 @@ IsodataOutput isodata(const IsodataInput<T>& input, const IsodataOptions& option
 
 template <typename T>
 std::int64_t isodata_assign(const T* points, std::int64_t n, std::int64_t d, const std::vector<double>& centers,
-                            int threads, int passes, std::int32_t* labels, double* sums) {
+                            int threads, int passes, bool with_squares, std::int32_t* labels, double* sums) {
   const std::vector<double> scale(static_cast<std::size_t>(n), 1.0);
   Rows<T> rows{points, scale.data(), n, d, 0.0, threads};
   const RowFilter<T> filter = make_filter(rows);
-  if (!filter.norms.empty()) rows.filter = &filter;
+  if (!filter.squared_norms.empty()) rows.filter = &filter;
   ClusterSums found;
+  found.has_squares = with_squares;
   for (int pass = 0; pass < passes; ++pass) assign_nearest(rows, centers, labels, &found);
   std::copy(found.values.begin(), found.values.end(), sums);
   return found.undecided;
 }
 
 template std::int64_t isodata_assign<float>(const float*, std::int64_t, std::int64_t, const std::vector<double>&, int,
-                                            int, std::int32_t*, double*);
+                                            int, bool, std::int32_t*, double*);
 template std::int64_t isodata_assign<double>(const double*, std::int64_t, std::int64_t, const std::vector<double>&, int,
-                                             int, std::int32_t*, double*);
+                                             int, bool, std::int32_t*, double*);
 template IsodataOutput isodata<float>(const IsodataInput<float>&, const IsodataOptions&, int, std::int32_t*);
 template IsodataOutput isodata<double>(const IsodataInput<double>&, const IsodataOptions&, int, std::int32_t*);
 

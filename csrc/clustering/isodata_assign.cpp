@@ -38,19 +38,21 @@ struct PackedCenters {
 };
 
 // The two best float32 scores s = x.c - |c|^2 / 2 differ by `gap`, so the squared distances by at least 2 (gap - 2 E):
-//   E = e (r C + C^2 / 2) bounds the error of one score: d + 2 additions and products and three roundings of inputs,
+//   E = e (r C + C^2 / 2), with r <= (r^2 / R + R) / 2 for the radius R of the set, bounds the error of one score: d + 2 additions and products and three roundings of inputs,
 //   each 2^-24, for a row of norm r and the largest centre C; denormal products add a constant.
 // The float64 code calls the centre unique if the second distance exceeds the first, at most (r + C)^2, by the tie
 // rule and by its own rounding.
-void set_margin(nearest::Panels& panels, double largest, double floor, double unit) {
+void set_margin(nearest::Panels& panels, double largest, double radius, double floor, double unit) {
   const double row_error = floor > 0 ? 0x1.0p-50 * unit : 0;
   const double d = static_cast<double>(panels.d);
   const double e = 1.01 * (d + 8) * kFloatRounding;
   const double tie = 0.6 * (kTie + 4 * (d + 8) * kDoubleRounding);
-  const double margin[3] = {(e + tie) * largest * largest + row_error * largest + 0.6 * floor * unit * unit +
-                                (d + 1) * 0x1.0p-118 * (1 + largest),
-                            (2 * e + 2 * tie) * largest + (d + 1) * 0x1.0p-118, tie};
-  for (int i = 0; i < 3; ++i) panels.margin[i] = static_cast<float>(1.001 * margin[i]);
+  const double tiny = (d + 1) * 0x1.0p-118;
+  const double constant = (e + tie) * largest * largest + row_error * largest + 0.6 * floor * unit * unit +
+                          tiny * (1 + largest);
+  const double linear = (2 * e + 2 * tie) * largest + tiny;
+  panels.margin[0] = static_cast<float>(1.001 * (constant + linear * radius / 2));
+  panels.margin[1] = static_cast<float>(1.001 * (tie + linear / (2 * radius)));
 }
 
 template <typename T>
@@ -73,9 +75,12 @@ void pack_centers(const Rows<T>& rows, const std::vector<double>& centers, std::
     largest = std::max(largest, std::sqrt(squared));
   }
   packed.panels = {values, halves, count, d, {}};
-  set_margin(packed.panels, largest, rows.floor, filter.unit);
+  set_margin(packed.panels, largest, filter.radius, rows.floor, filter.unit);
   packed.is_usable = true;
 }
+
+std::uint32_t all_of(std::int64_t count) { return static_cast<std::uint32_t>((std::uint64_t{1} << count) - 1); }
+std::int64_t lowest_bit(std::uint32_t bits) { return __builtin_ctz(bits); }
 
 template <typename T>
 class Assigner {
@@ -87,7 +92,8 @@ class Assigner {
   }
 
   // Rows [first, last); sums [k, 2, d] or null. Returns how many rows needed float64 distances.
-  std::int64_t assign(std::int64_t first, std::int64_t last, std::int32_t* labels, double* sums) const {
+  std::int64_t assign(std::int64_t first, std::int64_t last, std::int32_t* labels, bool with_squares,
+                      double* sums) const {
     const std::int64_t padded = (rows_.d + nearest::kDepth - 1) / nearest::kDepth * nearest::kDepth;
     Scratch<float> tile;
     std::vector<double> distances(static_cast<std::size_t>(k_));
@@ -98,7 +104,7 @@ class Assigner {
     for (std::int64_t i = first; i < last; i += chunk) {
       const std::int64_t end = std::min(last, i + chunk);
       undecided += label_rows(i, end, labels, tile.data(), distances.data());
-      if (sums != nullptr) members.add(rows_, i, end, labels, centers_, sums);
+      if (sums != nullptr) members.add(rows_, i, end, labels, centers_, with_squares, sums);
     }
     return undecided;
   }
@@ -106,7 +112,7 @@ class Assigner {
  private:
   std::int64_t label_rows(std::int64_t first, std::int64_t last, std::int32_t* labels, float* tile,
                           double* distances) const {
-    std::int32_t found[nearest::kMaxLanes];
+    std::int32_t found[nearest::kMaxLanes] = {};
     std::int64_t undecided = 0;
     for (std::int64_t i = first; i < last; i += kernels_.lanes) {
       const std::int64_t count = std::min(kernels_.lanes, last - i);
@@ -114,12 +120,12 @@ class Assigner {
       if (packed_.is_usable) {
         const T* ahead = rows_.row(std::max(i, std::min(i + 2 * kernels_.lanes, rows_.n - kernels_.lanes)));
         kernels_.pack(rows_.span(i, count), rows_.filter->anchor.data(), rows_.filter->unit, tile);
-        open = kernels_.nearest(tile, rows_.filter->norms.data() + i, packed_.panels, ahead, found);
+        open = kernels_.nearest(tile, rows_.filter->squared_norms.data() + i, packed_.panels, ahead, found);
       }
-      for (std::int64_t r = 0; r < count; ++r) {
-        const bool is_open = open >> r & 1;
-        labels[i + r] = is_open ? exact_label(i + r, distances) : found[r];
-        undecided += is_open;
+      std::copy_n(found, count, labels + i);
+      for (open &= all_of(count); open != 0; open &= open - 1, ++undecided) {
+        const std::int64_t row = i + lowest_bit(open);
+        labels[row] = exact_label(row, distances);
       }
     }
     return undecided;
@@ -155,10 +161,15 @@ RowFilter<T> make_filter(const Rows<T>& rows) {
   const double largest = std::sqrt(*std::max_element(squared.begin(), squared.end()));
   if (!std::isfinite(largest)) return filter;
   filter.unit = unit_for(largest);
-  filter.norms.assign(static_cast<std::size_t>(rows.n + nearest::kMaxLanes), 0.0f);
+  filter.squared_norms.assign(static_cast<std::size_t>(rows.n + nearest::kMaxLanes), 0.0f);
+  const double factor = 1.000001 * filter.unit * filter.unit;
+  double sum = 0;
   for (std::int64_t i = 0; i < rows.n; ++i) {
-    filter.norms[i] = static_cast<float>(1.000001 * filter.unit * std::sqrt(squared[i]) + 0x1.0p-120);
+    const double bound = factor * squared[i] + 0x1.0p-120;
+    sum += bound;
+    filter.squared_norms[i] = static_cast<float>(bound) * 1.000001f;
   }
+  filter.radius = std::sqrt(sum / static_cast<double>(rows.n));
   return filter;
 }
 
@@ -169,9 +180,10 @@ void assign_nearest(const Rows<T>& rows, const std::vector<double>& centers, std
   std::atomic<std::int64_t> undecided{0};
   std::vector<double> values =
       sum_over_blocks(rows.n, width, rows.threads, [&](std::int64_t first, std::int64_t last, double* block_sums) {
-        undecided += assigner.assign(first, last, labels, sums == nullptr ? nullptr : block_sums);
+        const bool with_squares = sums != nullptr && sums->has_squares;
+        undecided += assigner.assign(first, last, labels, with_squares, sums == nullptr ? nullptr : block_sums);
       });
-  if (sums != nullptr) *sums = {centers, std::move(values), undecided};
+  if (sums != nullptr) *sums = {centers, std::move(values), undecided, sums->has_squares};
 }
 
 template <typename T>

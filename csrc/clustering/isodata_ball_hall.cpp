@@ -28,7 +28,7 @@ class BallHall {
     PartitionKey previous{};
     int last = options_.max_iter;
     for (int it = 1;; ++it) {
-      IsodataStep step{0, 0, assign_and_drop(), 0};
+      IsodataStep step{0, 0, assign_and_drop(it), 0};
       const double move = update_means();
       const PartitionKey key = partition_key(labels_, count(), rows_.weight);
       const auto [found, is_new] = seen.try_emplace({key, it % 2}, it);
@@ -82,7 +82,8 @@ class BallHall {
   }
 
   // Drops clusters below min_samples until none is; their rows go to the nearest centre left, or become noise.
-  std::int64_t assign_and_drop() {
+  std::int64_t assign_and_drop(int it) {
+    sums_.has_squares = may_split(it);  // drops may change that: the squares are then taken from the rows
     for (std::int64_t drops = 0;;) {
       assign_nearest(rows_, centers_, labels_.data(), options_.discard_as_noise ? nullptr : &sums_);
       for (std::size_t i = 0; i < labels_.size(); ++i) {

@@ -28,7 +28,8 @@ template <typename T>
 struct RowFilter {
   std::vector<T> anchor;     // [d] near the middle of the rows, so that a common offset costs no digits
   double unit = 1;           // power of two that brings the rows near 1
-  std::vector<float> norms;  // [n + nearest::kMaxLanes] upper bounds of |row - anchor| * unit
+  double radius = 1;         // root of the mean of
+  std::vector<float> squared_norms;  // [n + nearest::kMaxLanes] upper bounds of |row - anchor|^2 * unit^2
 };
 
 // One group. scale[i] multiplies row i (1 / norm for cosine geometry) so that rows need no scaled copy.
@@ -84,6 +85,7 @@ struct ClusterSums {
   std::vector<double> around;  // [k, d] the centres c
   std::vector<double> values;  // [k, 2, d]: sums of w (x - c) and of w (x - c)^2; empty: not computed
   std::int64_t undecided = 0;  // rows that the float32 filter left to float64
+  bool has_squares = true;     // set before the assignment; without, the second half of `values` means nothing
 };
 
 // sum_q (scale * x_q - c_q)^2 in a fixed order: eight running sums, folded pairwise.
@@ -142,7 +144,7 @@ std::int64_t starting_clusters(const IsodataOptions& options, std::int64_t n);
 template <typename T>
 std::vector<double> starting_centers(const Rows<T>& rows, std::int64_t count, const IsodataOptions& options);
 
-// For at least kFilterRows rows; an empty `norms` says that the rows are too large for it.
+// For at least kFilterRows rows; an empty `squared_norms` says that the rows are too large for it.
 constexpr std::int64_t kFilterRows = 64;
 template <typename T>
 RowFilter<T> make_filter(const Rows<T>& rows);
@@ -158,7 +160,7 @@ class MemberSums {
  public:
   template <typename T>
   void add(const Rows<T>& rows, std::int64_t first, std::int64_t last, const std::int32_t* labels,
-           const std::vector<double>& centers, double* sums);
+           const std::vector<double>& centers, bool with_squares, double* sums);
 
  private:
   std::vector<std::int32_t> starts_, members_;  // [k + 2], [rows of a chunk]

@@ -24,11 +24,18 @@ ClusterSums sums_around(const Rows<T>& rows, const std::vector<std::int32_t>& la
     MemberSums members;
     const std::int64_t chunk = rows_of_chunk<T>(rows.d);
     for (std::int64_t i = first; i < last; i += chunk) {
-      members.add(rows, i, std::min(last, i + chunk), labels.data(), centers, sums);
+      members.add(rows, i, std::min(last, i + chunk), labels.data(), centers, true, sums);
     }
   };
   std::vector<double> values = sum_over_blocks(rows.n, width, rows.threads, add_block);
   return {std::move(centers), std::move(values)};
+}
+
+std::vector<double> means_from_first_sums(const ClusterSums& sums, const std::vector<double>& sizes) {
+  const std::size_t d = sums.around.size() / sizes.size();
+  std::vector<double> means = sums.around;
+  for (std::size_t j = 0; j < means.size(); ++j) means[j] += sums.values[2 * (j / d) * d + j % d] / sizes[j / d];
+  return means;
 }
 
 // Around each cluster's first row.
@@ -41,10 +48,7 @@ std::vector<double> means_from_rows(const Rows<T>& rows, const std::vector<std::
   for (std::int64_t c = 0; c < k; ++c) {
     for (std::int64_t q = 0; q < d; ++q) anchors[c * d + q] = rows.at(first[c], q);
   }
-  const ClusterSums sums = sums_around(rows, labels, std::move(anchors));
-  std::vector<double> means = sums.around;
-  for (std::int64_t j = 0; j < k * d; ++j) means[j] += sums.values[2 * (j / d) * d + j % d] / sizes[j / d];
-  return means;
+  return means_from_first_sums(sums_around(rows, labels, std::move(anchors)), sizes);
 }
 
 template <typename T>
@@ -97,7 +101,7 @@ bool is_ready(const ClusterSums* sums) { return sums != nullptr && !sums->values
 
 template <typename T>
 void MemberSums::add(const Rows<T>& rows, std::int64_t first, std::int64_t last, const std::int32_t* labels,
-                     const std::vector<double>& centers, double* sums) {
+                     const std::vector<double>& centers, bool with_squares, double* sums) {
   const std::int64_t d = rows.d, k = static_cast<std::int64_t>(centers.size()) / d;
   starts_.assign(static_cast<std::size_t>(k + 2), 0);
   members_.resize(static_cast<std::size_t>(last - first));
@@ -112,7 +116,8 @@ void MemberSums::add(const Rows<T>& rows, std::int64_t first, std::int64_t last,
   for (std::int64_t c = 0; c < k; ++c) {
     const std::int32_t begin = starts_[c], count = starts_[c + 1] - begin;
     if (count == 0) continue;
-    nearest::kernels<T>().add_members(span, members_.data() + begin, count, centers.data() + c * d, sums + 2 * c * d);
+    nearest::kernels<T>().add_members(span, members_.data() + begin, count, centers.data() + c * d, with_squares,
+                                      sums + 2 * c * d);
   }
 }
 
@@ -129,6 +134,7 @@ std::vector<double> cluster_means(const Rows<T>& rows, const std::vector<std::in
                                   const std::vector<double>& sizes, const ClusterSums* sums) {
   const auto from_rows = [&] { return means_from_rows(rows, labels, sizes); };
   if (!is_ready(sums)) return from_rows();
+  if (!sums->has_squares) return means_from_first_sums(*sums, sizes);
   return from_sums(*sums, sizes, [](const Moments& moments) { return moments.mean; }, from_rows);
 }
 
@@ -137,7 +143,8 @@ std::vector<double> cluster_variances(const Rows<T>& rows, const std::vector<std
                                       const std::vector<double>& sizes, const ClusterSums* sums) {
   const auto from_rows = [&] { return variances_from_rows(rows, labels, sizes); };
   std::vector<double> variances =
-      is_ready(sums) ? from_sums(*sums, sizes, [](const Moments& moments) { return moments.variance; }, from_rows)
+      is_ready(sums) && sums->has_squares
+          ? from_sums(*sums, sizes, [](const Moments& moments) { return moments.variance; }, from_rows)
                      : from_rows();
   for (double& variance : variances) {
     if (variance <= rows.floor) variance = 0;
@@ -187,7 +194,7 @@ PartitionKey partition_key(const std::vector<std::int32_t>& labels, std::int64_t
 
 #define RLSFT_INSTANTIATE(T)                                                                                     \
   template void MemberSums::add(const Rows<T>&, std::int64_t, std::int64_t, const std::int32_t*,                 \
-                                const std::vector<double>&, double*);                                           \
+                                const std::vector<double>&, bool, double*);                                     \
   template std::vector<double> cluster_means(const Rows<T>&, const std::vector<std::int32_t>&,                  \
                                              const std::vector<double>&, const ClusterSums*);                   \
   template std::vector<double> cluster_variances(const Rows<T>&, const std::vector<std::int32_t>&,              \

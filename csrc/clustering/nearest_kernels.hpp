@@ -14,8 +14,8 @@ struct Panels {
   const float* values;  // [count][d][lanes]
   const float* halves;  // [count][lanes] half the squared norm; a lane without a centre has 3e38
   std::int64_t count, d;
-  // A row of norm r is certain when its two best scores differ by more than margin[0] + r (margin[1] + r margin[2]).
-  float margin[3];
+  // A row of norm r is certain when its two best scores differ by more than margin[0] + margin[1] r^2.
+  float margin[2];
 };
 
 // Rows as the exact kernels read them: row i is scale[i] * x[i * d ..], null scale or weight means ones.
@@ -36,12 +36,13 @@ struct Kernels {
 
   // For the `lanes` packed rows the index of the highest x.c - |c|^2 / 2; bit i of the result: row i is not certain.
   // `ahead` is fetched meanwhile: d * lanes * 4 bytes that will be packed soon.
-  std::uint32_t (*nearest)(const float* packed, const float* norms, const Panels& panels, const void* ahead,
+  std::uint32_t (*nearest)(const float* packed, const float* squared_norms, const Panels& panels, const void* ahead,
                            std::int32_t* labels);
 
-  // For the rows of one cluster, in the order given: sums[0][q] += w (x_q - c_q), sums[1][q] += w (x_q - c_q)^2.
+  // For the rows of one cluster, in the order given: sums[0][q] += w (x_q - c_q) and, on request,
+  // sums[1][q] += w (x_q - c_q)^2.
   void (*add_members)(const RowSpan<T>& rows, const std::int32_t* members, std::int64_t count, const double* center,
-                      double* sums);
+                      bool with_squares, double* sums);
 
   // out[i] = squared distance of row i to centers[labels[i]], 0 for a label < 0; null labels: to the one centre.
   void (*distances)(const RowSpan<T>& rows, const std::int32_t* labels, const double* centers, double* out);

@@ -99,7 +99,7 @@ void pack(const RowSpan<T>& rows, const T* anchor, double unit, float* packed) {
   }
 }
 
-std::uint32_t nearest(const float* packed, const float* norms, const Panels& panels, const void* ahead,
+std::uint32_t nearest(const float* packed, const float* squared_norms, const Panels& panels, const void* ahead,
                       std::int32_t* labels) {
   F best = F{} - 3.4e38f, second = best;
   I index = {};
@@ -131,8 +131,7 @@ std::uint32_t nearest(const float* packed, const float* norms, const Panels& pan
       index = is_better ? I{} + static_cast<std::int32_t>(p * W + j) : index;
     }
   }
-  const F norm = load<F>(norms);
-  const I certain = best - second > panels.margin[0] + norm * (panels.margin[1] + norm * panels.margin[2]);
+  const I certain = best - second > panels.margin[0] + panels.margin[1] * load<F>(squared_norms);
   store(labels, index);
   std::uint32_t uncertain = 0;
   for (int i = 0; i < W; ++i) uncertain |= static_cast<std::uint32_t>(certain[i] == 0) << i;
@@ -148,14 +147,14 @@ inline D widen(const double* x) { return load<D>(x); }
 
 // R registers of coordinates at a time, so that the sums of a run of members stay in registers. Plain: no scale, no
 // weight.
-template <typename T, int R, bool Plain>
+template <typename T, int R, bool Plain, bool Squares>
 inline void add_columns(const RowSpan<T>& rows, const std::int32_t* members, std::int64_t count, std::int64_t at,
                         const double* center, double* sums) {
   D first[R], second[R];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     first[r] = load<D>(sums + at + r * H);
-    second[r] = load<D>(sums + rows.d + at + r * H);
+    if (Squares) second[r] = load<D>(sums + rows.d + at + r * H);
   }
   for (std::int64_t m = 0; m < count; ++m) {
     const std::int64_t i = members[m];
@@ -168,24 +167,24 @@ inline void add_columns(const RowSpan<T>& rows, const std::int32_t* members, std
       const D difference = value - load<D>(center + at + r * H);
       const D weighted = Plain ? difference : difference * weight;
       first[r] += weighted;
-      second[r] += weighted * difference;
+      if (Squares) second[r] += weighted * difference;
     }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     store(sums + at + r * H, first[r]);
-    store(sums + rows.d + at + r * H, second[r]);
+    if (Squares) store(sums + rows.d + at + r * H, second[r]);
   }
 }
 
-template <typename T, bool Plain>
+template <typename T, bool Plain, bool Squares>
 inline void add_all_columns(const RowSpan<T>& rows, const std::int32_t* members, std::int64_t count,
                             const double* center, double* sums) {
   constexpr int R = W == 16 ? 8 : 4;
   const std::int64_t d = rows.d;
   std::int64_t q = 0;
-  for (; q + R * H <= d; q += R * H) add_columns<T, R, Plain>(rows, members, count, q, center, sums);
-  for (; q + H <= d; q += H) add_columns<T, 1, Plain>(rows, members, count, q, center, sums);
+  for (; q + R * H <= d; q += R * H) add_columns<T, R, Plain, Squares>(rows, members, count, q, center, sums);
+  for (; q + H <= d; q += H) add_columns<T, 1, Plain, Squares>(rows, members, count, q, center, sums);
   for (std::int64_t m = 0; m < count && q < d; ++m) {
     const std::int64_t i = members[m];
     const double scale = Plain || rows.scale == nullptr ? 1.0 : rows.scale[i];
@@ -193,18 +192,20 @@ inline void add_all_columns(const RowSpan<T>& rows, const std::int32_t* members,
     for (std::int64_t at = q; at < d; ++at) {
       const double difference = static_cast<double>(rows.x[i * d + at]) * scale - center[at];
       sums[at] += weight * difference;
-      sums[d + at] += weight * difference * difference;
+      if (Squares) sums[d + at] += weight * difference * difference;
     }
   }
 }
 
 template <typename T>
 void add_members(const RowSpan<T>& rows, const std::int32_t* members, std::int64_t count, const double* center,
-                 double* sums) {
-  if (rows.scale == nullptr && rows.weight == nullptr) {
-    add_all_columns<T, true>(rows, members, count, center, sums);
+                 bool with_squares, double* sums) {
+  if (rows.scale != nullptr || rows.weight != nullptr) {
+    add_all_columns<T, false, true>(rows, members, count, center, sums);
+  } else if (with_squares) {
+    add_all_columns<T, true, true>(rows, members, count, center, sums);
   } else {
-    add_all_columns<T, false>(rows, members, count, center, sums);
+    add_all_columns<T, true, false>(rows, members, count, center, sums);
   }
 }
 

@@ -205,8 +205,8 @@ void assignment_is_that_of_float64(double offset, double scale) {
     for (std::int64_t j = n * d; j < (n + k) * d; ++j) centers.push_back(values[j] * scale + offset);
     std::vector<std::int32_t> labels(n), again(n);
     std::vector<double> sums(2 * k * d), sums_again(2 * k * d);
-    rlsft::isodata_assign<T>(points.data(), n, d, centers, 1, 1, labels.data(), sums.data());
-    rlsft::isodata_assign<T>(points.data(), n, d, centers, 3, 2, again.data(), sums_again.data());
+    rlsft::isodata_assign<T>(points.data(), n, d, centers, 1, 1, true, labels.data(), sums.data());
+    rlsft::isodata_assign<T>(points.data(), n, d, centers, 3, 2, true, again.data(), sums_again.data());
     CHECK(labels == again && sums == sums_again);
     for (std::int64_t i = 0; i < n; ++i) {
       std::vector<double> distances(k);

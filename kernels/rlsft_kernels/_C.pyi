@@ -28,6 +28,7 @@ def isodata_assign(  # the assignment step alone, `passes` times: for tests and 
     centers: _Float64,  # [k, d]
     threads: int,
     passes: int,
+    with_squares: bool,
     labels: npt.NDArray[np.int32],  # [n], out
     sums: _Float64,  # [k, 2, d], out: of (x - c) and of its squares
 ) -> int: ...  # rows decided by float64 distances

@@ -78,7 +78,7 @@ def assign(case: NearestCase, *, threads: int = 1) -> tuple[np.ndarray, np.ndarr
 
     labels = np.full(len(case.points), -7, np.int32)
     sums = np.full((len(case.centers), 2, case.points.shape[1]), np.nan)
-    undecided = _C.isodata_assign(case.points, case.centers, threads, 1, labels, sums)
+    undecided = _C.isodata_assign(case.points, case.centers, threads, 1, True, labels, sums)
     return labels, sums, undecided
 
 

@@ -77,11 +77,11 @@ IsodataOutput isodata(const IsodataInput<T>& input, const IsodataOptions& option
                       std::int32_t* labels);  // [rows], out
 
 // For tests and benches: the assignment step of one set alone, `passes` times after one preparation, with any number of
-// rows. sums [k, 2, d] = sums of (x - c) and of (x - c)^2 over the rows of each centre. Returns how many rows the
+// rows. sums [k, 2, d] = sums of (x - c) and, on request, of (x - c)^2 over the rows of each centre. Returns how many rows the
 // float32 filter left to float64 distances. n >= 1, centers [k, d] with k >= 1, finite, magnitudes <= 1e150.
 template <typename T>
 std::int64_t isodata_assign(const T* points, std::int64_t n, std::int64_t d, const std::vector<double>& centers,
-                            int threads, int passes, std::int32_t* labels, double* sums);
+                            int threads, int passes, bool with_squares, std::int32_t* labels, double* sums);
 
 extern template IsodataOutput isodata<float>(const IsodataInput<float>&, const IsodataOptions&, int, std::int32_t*);
 extern template IsodataOutput isodata<double>(const IsodataInput<double>&, const IsodataOptions&, int, std::int32_t*);

@@ -33,7 +33,7 @@ def nearest_centers(
 
         sums = np.empty((len(exact), 2, exact.shape[1]))
         rows = np.require(rows, requirements=["C", "A"])
-        _C.isodata_assign(rows, exact, resolve_threads(threads), 1, labels, sums)
+        _C.isodata_assign(rows, exact, resolve_threads(threads), 1, False, labels, sums)
         return labels
     floor = SAME_DIRECTION if geometry == "cosine" else 0.0
     for begin in range(0, len(rows), _ROWS_AT_ONCE):
