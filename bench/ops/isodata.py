@@ -1,4 +1,5 @@
-"""ISODATA on batches of small groups and on one large set, beside k-means loops that are told the number of clusters.
+"""ISODATA on batches of small groups and on one large set, beside k-means loops that are told the number of clusters;
+and the assignment step of one large set alone, beside one iteration of Lloyd's.
 
 The peers do less: Lloyd's iteration with k fixed neither splits nor merges, computes no deviations and finds no
 medoids. No peer implements ISODATA, so this is the nearest thing a user could call instead. A pass over a group reads
@@ -7,6 +8,7 @@ medoids. No peer implements ISODATA, so this is the nearest thing a user could c
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,12 +19,16 @@ import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2
 from sklearn.cluster import KMeans
+from sklearn.cluster._k_means_lloyd import lloyd_iter_chunked_dense
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
+from threadpoolctl import threadpool_limits
 
 from bench.measure import Provider
 from rlsft_kernels import isodata
 
+HAS_FAISS = importlib.util.find_spec("faiss") is not None
+STEPS = 8  # of the assignment in one timed call
 K_GROUP, PASSES_GROUP = 4, 10
 K_SET, PASSES_SET = 16, 20
 REFERENCE_GROUPS = 64  # of 512: the NumPy loop takes seconds for all of them, and its time is linear in their number
@@ -78,10 +84,11 @@ class IsodataCase:
         return f"ARI {agreement:.3f}"
 
 
-def cases(*, quick: bool) -> Iterator[IsodataCase]:
-    """512 groups of 16 answers, and one set of 100 000 rows."""
+def cases(*, quick: bool) -> Iterator[IsodataCase | StepCase]:
+    """512 groups of 16 answers, one set of 100 000 rows, and the assignment step of that set."""
     yield group_case(64 if quick else 512)
     yield set_case(5000 if quick else 100_000)
+    yield step_case(5000 if quick else 100_000)
 
 
 def grouped_points(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -147,6 +154,132 @@ def set_case(rows: int) -> IsodataCase:
     ]
     note = f"{PASSES_SET} passes (scikit-learn may stop earlier); the peers keep k = {K_SET}: less work, lower ARI"
     return IsodataCase(truth[None], f"{rows}x64", note, 0.4, providers)
+
+
+@dataclass
+class StepCase:
+    """The assignment step: rows and centres in, labels and the sums for the next centres out."""
+
+    truth: np.ndarray  # [n] labels of float64 distances
+    shape: str
+    note: str
+    providers: list[Provider]
+    dtype: str = "float32"
+    baseline: str = "rlsft native 1T"
+
+    def check(self, provider: Provider) -> str:
+        """How many labels differ from those of float64: none of ours, one in a thousand of a float32 peer's."""
+        if provider.name.startswith("floor"):
+            provider.run()
+            return "no labels: a limit"
+        wrong = int((np.asarray(provider.run()).reshape(-1) != self.truth).sum())
+        if wrong > (0 if provider.name.startswith("rlsft") else len(self.truth) // 1000):
+            raise AssertionError(f"{provider.name} gives {wrong} wrong labels on {self.shape}; not timed")
+        return f"{wrong} of {len(self.truth)} labels differ"
+
+
+def step_case(rows: int) -> StepCase:
+    """Eight assignment steps a call, everybody from the same sixteen centres, which stay where they are."""
+    points, _ = make_blobs(rows, 64, centers=K_SET, cluster_std=6.0, random_state=0)
+    points = points.astype(np.float32)
+    centers = points[np.random.default_rng(1).choice(rows, K_SET, replace=False)].copy()
+    truth = np.stack([np.square(points - center.astype(np.float64)).sum(1) for center in centers], 1).argmin(1)
+    tensors = torch.from_numpy(points), torch.from_numpy(centers)
+    providers = []
+    for threads in (1, 2):
+        steps: list[tuple[str, Callable[[], Any], str | None]] = [
+            ("rlsft native", partial(our_steps, points, centers, with_squares=False), None),
+            ("rlsft native + squares", partial(our_steps, points, centers, with_squares=True), None),
+            ("scikit-learn Lloyd iteration", partial(sklearn_steps, points, centers), "scikit-learn"),
+            ("torch", partial(torch_steps, *tensors), "torch"),
+            ("floor: one read of the rows", partial(read_only_steps, tensors[0]), None),
+            ("floor: one product with centres", partial(product_steps, *tensors), None),
+        ]
+        if HAS_FAISS:
+            steps.append(
+                (
+                    "faiss Kmeans iteration",
+                    partial(faiss_iterations, points, centers, _search(points, centers)),
+                    "faiss-cpu",
+                )
+            )
+            steps.append(("faiss search, labels only", partial(faiss_searches, points, centers), "faiss-cpu"))
+        providers += [Provider(f"{name} {threads}T", run, threads, package=package) for name, run, package in steps]
+    flops, bytes_read = 2 * rows * K_SET * 64, 4 * rows * 64
+    note = (
+        f"{STEPS} steps a call ({flops / 1e6:.0f} MFLOP and {bytes_read / 1e6:.1f} MB each): labels and sums, ours "
+        "with float64 sums and its preparation in the time"
+    )
+    return StepCase(truth, f"step {rows}x64", note + ("" if HAS_FAISS else "; faiss is not installed"), providers)
+
+
+def our_steps(points: np.ndarray, centers: np.ndarray, *, with_squares: bool) -> np.ndarray:
+    """The native step alone: labels as float64 decides and float64 sums around the centres."""
+    from rlsft_kernels import _C
+
+    labels, sums = np.empty(len(points), np.int32), np.empty((len(centers), 2, points.shape[1]))
+    _C.isodata_assign(points, centers.astype(np.float64), torch.get_num_threads(), STEPS, with_squares, labels, sums)
+    return labels
+
+
+def sklearn_steps(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """scikit-learn's inner function, called as its KMeans calls it: labels and new centres, no preparation."""
+    labels, new = np.full(len(points), -1, np.int32), np.zeros_like(centers)
+    weights = np.ones(len(points), np.float32)
+    in_clusters, shift = np.zeros(len(centers), np.float32), np.zeros(len(centers), np.float32)
+    with threadpool_limits(1, user_api="blas"):
+        for _ in range(STEPS):
+            lloyd_iter_chunked_dense(points, weights, centers, new, in_clusters, labels, shift, torch.get_num_threads())
+    return labels
+
+
+def torch_steps(points: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
+    """One product, one argmin and one scattered sum a step."""
+    for _ in range(STEPS):
+        labels = torch.addmm(centers.square().sum(1), points, centers.T, alpha=-2).argmin(1)
+        torch.zeros_like(centers).index_add_(0, labels, points)
+    return labels
+
+
+def read_only_steps(points: torch.Tensor) -> None:
+    """The memory's limit: every row read once a step."""
+    for _ in range(STEPS):
+        points.sum()
+
+
+def product_steps(points: torch.Tensor, centers: torch.Tensor) -> None:
+    """The arithmetic's limit, as far as the BLAS reaches it: the products alone."""
+    out = points.new_empty(len(points), len(centers))
+    for _ in range(STEPS):
+        torch.mm(points, centers.T, out=out)
+
+
+def faiss_iterations(points: np.ndarray, centers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """faiss' k-means, eight iterations on all rows. It returns no labels: `labels` of a search stand for them."""
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    sizes = {"max_points_per_centroid": len(points), "min_points_per_centroid": 1}
+    faiss.Kmeans(points.shape[1], len(centers), niter=STEPS, nredo=1, **sizes).train(points, init_centroids=centers)
+    return labels
+
+
+def _search(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    import faiss
+
+    index = faiss.IndexFlatL2(points.shape[1])
+    index.add(centers)
+    return index.search(points, 1)[1]
+
+
+def faiss_searches(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """faiss' exact search: labels only, no sums."""
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    for _ in range(STEPS):
+        labels = _search(points, centers)
+    return labels
 
 
 def sklearn_set(points: np.ndarray, start: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ IsodataOptions isodata_options(const py::dict& given) {
   options.max_iter = given["max_iter"].cast<int>();
   options.cosine = flag("cosine");
   options.seed = given["seed"].cast<std::uint64_t>();
-  options.min_samples = integer("min_samples");
+  options.min_samples = number("min_samples");
   options.max_std = number("max_std");
   options.split_by_largest = flag("split_by_largest");
   options.min_distance = number("min_distance");
@@ -30,13 +30,14 @@ IsodataOptions isodata_options(const py::dict& given) {
   options.squared_dispersion = flag("squared_dispersion");
   options.discard_as_noise = flag("discard_as_noise");
   options.stop_early = flag("stop_early");
+  options.tol = number("tol");
   options.min_size = integer("min_size");
   options.max_size = integer("max_size");
   options.var_threshold = number("var_threshold");
   const std::int64_t kind = integer("variance_kind");
   require(kind >= 0 && kind <= 2, "variance_kind must be 0, 1 or 2");
   options.variance_kind = static_cast<IsodataVarianceKind>(kind);
-  require(options.max_iter >= 1 && options.min_samples >= 1, "max_iter and min_samples must be >= 1");
+  require(options.max_iter >= 1, "max_iter must be >= 1");
   return options;
 }
 
@@ -65,8 +66,8 @@ void bind_isodata_for(py::module_& m) {
   m.def(
       "isodata",
       [](const Array<T>& points, const Offsets& offsets, const Optional<double>& start,
-         const std::optional<Offsets>& start_offsets, const Optional<double>& scores, const py::dict& options,
-         int threads, Array<std::int32_t>& labels) {
+         const std::optional<Offsets>& start_offsets, const Optional<double>& scores, const Optional<double>& weight,
+         const py::dict& options, int threads, Array<std::int32_t>& labels) {
         require(points.ndim() == 2 && points.shape(1) >= 1, "points must be [N, d] with d >= 1");
         IsodataInput<T> input{points.data(), points.shape(1), offsets.data(), 0};
         input.num_groups = count_groups(offsets, points.shape(0));
@@ -79,6 +80,8 @@ void bind_isodata_for(py::module_& m) {
         }
         require(!scores || scores->size() == points.shape(0), "scores must be [N]");
         input.scores = pointer_or_null(scores);
+        require(!weight || weight->size() == points.shape(0), "weight must be [N]");
+        input.weight = pointer_or_null(weight);
         require(labels.size() == points.shape(0), "labels must be [N]");
         std::int32_t* labels_out = labels.mutable_data();
         const IsodataOptions core_options = isodata_options(options);
@@ -90,8 +93,31 @@ void bind_isodata_for(py::module_& m) {
         return isodata_result(std::move(out), input.d);
       },
       py::arg("points").noconvert(), py::arg("offsets").noconvert(), py::arg("start").noconvert(),
-      py::arg("start_offsets").noconvert(), py::arg("scores").noconvert(), py::arg("options"), py::arg("threads"),
-      py::arg("labels").noconvert());
+      py::arg("start_offsets").noconvert(), py::arg("scores").noconvert(), py::arg("weight").noconvert(),
+      py::arg("options"), py::arg("threads"), py::arg("labels").noconvert());
+}
+
+template <typename T>
+void bind_isodata_assign_for(py::module_& m) {
+  m.def(
+      "isodata_assign",
+      [](const Array<T>& points, const Array<double>& centers, int threads, int passes, bool with_squares,
+         Array<std::int32_t>& labels, Array<double>& sums) {
+        require(points.ndim() == 2 && points.size() > 0, "points must be [n, d] with n, d >= 1");
+        require(centers.ndim() == 2 && centers.shape(0) >= 1 && centers.shape(1) == points.shape(1),
+                "centers must be [k, d] with k >= 1");
+        require(labels.size() == points.shape(0), "labels must be [n]");
+        require(sums.size() == 2 * centers.size(), "sums must be [k, 2, d]");
+        const std::vector<double> start(centers.data(), centers.data() + centers.size());
+        std::int32_t* labels_out = labels.mutable_data();
+        double* sums_out = sums.mutable_data();
+        const T* rows = points.data();
+        const std::int64_t n = points.shape(0), d = points.shape(1);
+        py::gil_scoped_release release;
+        return isodata_assign<T>(rows, n, d, start, threads, passes, with_squares, labels_out, sums_out);
+      },
+      py::arg("points").noconvert(), py::arg("centers").noconvert(), py::arg("threads"), py::arg("passes"),
+      py::arg("with_squares"), py::arg("labels").noconvert(), py::arg("sums").noconvert());
 }
 
 template <typename T>
@@ -140,6 +166,8 @@ void bind_isodata(py::module_& m) {
   bind_isodata_for<double>(m);
   bind_rank_and_cluster_for<float>(m);
   bind_rank_and_cluster_for<double>(m);
+  bind_isodata_assign_for<float>(m);
+  bind_isodata_assign_for<double>(m);
 }
 
 }  // namespace rlsft::bindings

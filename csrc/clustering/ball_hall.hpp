@@ -6,10 +6,14 @@
 // clusters.
 //
 // A Space has centres, and labels that refer to them:
+//   expect(may_split, may_be_noise)             what the pass that begins will ask for
 //   count(), assign(labels)                     centres; nearest one of each row
 //   keep(flags), split(c, axis, step), lump(a, b, sizes)        remove, split (the other half goes last), unite centres
 //   move_to_means(labels, sizes)                the centres become the means of the rows that have their label
+//   moved()                                     sum of the squared moves of the last move_to_means
+//   settle(labels, sizes)                       the same means, without trace of how the run came to them
 //   total_variance(c)                           summed over coordinates, of the rows of centre c after move_to_means
+//   most_variance(c)                            at least the largest variance of a coordinate; cheap
 //   widest(c)                                   the coordinate of the largest variance, and that variance, without error
 //   spread(c, squared)                          sum of the distances (or their squares) of c's rows to it
 //   center_distance(a, b)
@@ -28,28 +32,32 @@ namespace rlsft::isodata_detail {
 template <typename Space>
 class BallHall {
  public:
-  // Clusters the rows of `space` from its present centres. `overall` is the total variance of all rows. Stops early,
-  // with useless results, when the decider is left undecided.
+  // Clusters the n rows of `space` from its present centres; weight [n] or null. Stops early, with useless results, when
+  // the decider is left undecided.
   void run(Space& space, Decider& decider, const IsodataOptions& options, std::int64_t n, std::int64_t d,
-           Bounded overall) {
+           const double* weight = nullptr) {
     space_ = &space;
     decider_ = &decider;
     options_ = &options;
-    wanted_ = clusters_wanted(options, n);
+    weight_ = weight;
+    wanted_ = clusters_wanted(options, weight == nullptr ? n : n - std::count(weight, weight + n, 0.0));
     labels_.assign(static_cast<std::size_t>(n), 0);
     is_noise_.assign(static_cast<std::size_t>(n), 0);
     steps_.clear();
     seen_.clear();
     stop_ = IsodataStop::max_iter;
+    const bool needs_overall = options.max_std < 0 || options.min_distance < 0 || options.tol > 0;
+    const Bounded overall = needs_overall ? space.overall_variance() : Bounded{0};
     max_std_ = options.max_std >= 0 ? Bounded{options.max_std}
                                     : 0.6 * root((1.0 / static_cast<double>(d)) * overall);
     min_distance_ = options.min_distance >= 0 ? Bounded{options.min_distance} : 0.75 * root(overall);
     dimension_ = static_cast<double>(d);
+    largest_move_ = options.tol * overall.value / dimension_;
     iterate();
   }
 
   const std::vector<std::int32_t>& labels() const { return labels_; }
-  const std::vector<std::int64_t>& sizes() const { return sizes_; }
+  const std::vector<double>& sizes() const { return sizes_; }
   const std::vector<std::uint8_t>& is_noise() const { return is_noise_; }
   const std::vector<IsodataStep>& steps() const { return steps_; }
   IsodataStop stop() const { return stop_; }
@@ -65,9 +73,10 @@ class BallHall {
     PartitionKey previous{};
     int last = options_->max_iter;
     for (int it = 1; !decider_->is_undecided(); ++it) {
+      space_->expect(may_split(it), options_->discard_as_noise);
       IsodataStep step{0, 0, assign_and_drop(), 0};
       space_->move_to_means(labels_, sizes_);
-      const PartitionKey key = partition_key(labels_, count());
+      const PartitionKey key = partition_key(labels_, count(), weight_);
       const int before = first_visit(key, it);
       if (options_->stop_early && stop_ == IsodataStop::max_iter && before < it) {
         // go on to the phase of the cycle that max_iter passes end in: stopping early does not change the result
@@ -85,9 +94,14 @@ class BallHall {
         stop_ = IsodataStop::stable;
         break;
       }
+      if (options_->tol > 0 && is_quiet && was_quiet && space_->moved() <= largest_move_) {
+        stop_ = IsodataStop::tol;
+        break;
+      }
       was_quiet = is_quiet;
       previous = key;
     }
+    if (!decider_->is_undecided()) space_->settle(labels_, sizes_);
   }
 
   // The pass of the same parity in which this partition was first seen; `it` itself when it is new. A cycle is looked
@@ -114,7 +128,7 @@ class BallHall {
       }
       count_members();
       keep_.resize(sizes_.size());
-      for (std::size_t c = 0; c < keep_.size(); ++c) keep_[c] = sizes_[c] >= options_->min_samples;
+      for (std::size_t c = 0; c < keep_.size(); ++c) keep_[c] = sizes_[c] > 0 && sizes_[c] >= options_->min_samples;
       if (std::count(keep_.begin(), keep_.end(), 1) == 0) {
         keep_[std::max_element(sizes_.begin(), sizes_.end()) - sizes_.begin()] = 1;  // the last one is never dropped
       }
@@ -130,35 +144,36 @@ class BallHall {
 
   void count_members() {
     sizes_.assign(static_cast<std::size_t>(count()), 0);
-    for (const std::int32_t label : labels_) {
-      if (label >= 0) ++sizes_[label];
+    for (std::size_t i = 0; i < labels_.size(); ++i) {
+      if (labels_[i] >= 0) sizes_[labels_[i]] += weight_ == nullptr ? 1 : weight_[i];
     }
   }
 
   std::int64_t split() {
     const std::int64_t k = count();
-    const bool few = has_few();
-    if (few) {
+    wide_.assign(static_cast<std::size_t>(k), 0);
+    for (std::int64_t c = 0; c < k; ++c) wide_[c] = may_be_wide(c);
+    if (std::count(wide_.begin(), wide_.end(), 1) == 0) return 0;  // spares the distances to the means
+    if (has_few()) {
       keep_.assign(static_cast<std::size_t>(k), 1);
     } else {
       find_loose();
     }
     std::int64_t splits = 0;
     for (std::int64_t c = 0; c < k && !decider_->is_undecided(); ++c) {
-      if (keep_[c]) splits += split_if_wide(c);
+      if (wide_[c] && keep_[c]) splits += split_if_wide(c);
     }
     return splits;
   }
 
+  // False only when the cluster does not exceed max_std.
+  bool may_be_wide(std::int64_t c) {
+    if (!options_->split_by_largest) return decider_->exceeds(root((1.0 / dimension_) * space_->total_variance(c)), max_std_);
+    const Bounded most = root(space_->most_variance(c));
+    return most.value + most.error >= max_std_.value;
+  }
+
   bool split_if_wide(std::int64_t c) {
-    const Bounded total = space_->total_variance(c);
-    // the largest coordinate is at most the total: a cheap no for most clusters
-    const Bounded bound = root(options_->split_by_largest ? total : (1.0 / dimension_) * total);
-    if (!options_->split_by_largest) {
-      if (!decider_->exceeds(bound, max_std_)) return false;
-    } else if (bound.value + bound.error < max_std_.value) {
-      return false;
-    }
     const Widest widest = space_->widest(c);
     const double deviation = std::sqrt(widest.variance);
     if (options_->split_by_largest && !decider_->exceeds({deviation}, max_std_)) return false;
@@ -170,22 +185,22 @@ class BallHall {
   void find_loose() {
     const std::int64_t k = count();
     keep_.assign(static_cast<std::size_t>(k), 0);
-    const auto is_large = [&](std::int64_t size) { return size > 2 * (options_->min_samples + 1); };
+    const auto is_large = [&](double size) { return size > 2 * (options_->min_samples + 1); };
     if (k == 1 || std::none_of(sizes_.begin(), sizes_.end(), is_large)) return;  // one cluster's D_j is D
     const bool squared = options_->squared_dispersion;
     spreads_.resize(static_cast<std::size_t>(k));
     Bounded sum{0};
-    std::int64_t members = 0;
+    double members = 0;
     for (std::int64_t c = 0; c < k; ++c) {
       spreads_[c] = space_->spread(c, squared);
       sum = sum + spreads_[c];
       members += sizes_[c];
     }
-    Bounded overall = (1 / static_cast<double>(members)) * sum;
+    Bounded overall = (1 / members) * sum;
     if (squared) overall = root(overall);
     for (std::int64_t c = 0; c < k; ++c) {
       if (!is_large(sizes_[c])) continue;
-      Bounded own = (1 / static_cast<double>(sizes_[c])) * spreads_[c];
+      Bounded own = (1 / sizes_[c]) * spreads_[c];
       if (squared) own = root(own);
       keep_[c] = decider_->exceeds(own, overall);
     }
@@ -237,12 +252,13 @@ class BallHall {
   Decider* decider_ = nullptr;
   const IsodataOptions* options_ = nullptr;
   std::int64_t wanted_ = 0;
-  double dimension_ = 0;
+  double dimension_ = 0, largest_move_ = 0;
+  const double* weight_ = nullptr;
   Bounded max_std_{0}, min_distance_{0};
   IsodataStop stop_ = IsodataStop::max_iter;
   std::vector<std::int32_t> labels_;
-  std::vector<std::int64_t> sizes_;
-  std::vector<std::uint8_t> is_noise_, keep_;
+  std::vector<double> sizes_;  // sums of weights
+  std::vector<std::uint8_t> is_noise_, keep_, wide_;
   std::vector<Bounded> spreads_;
   std::vector<Pair> close_;
   std::vector<IsodataStep> steps_;

@@ -35,7 +35,7 @@ void GramSpace<X>::keep(const std::vector<std::uint8_t>& flags) {
 }
 
 template <typename X>
-void GramSpace<X>::move_to_means(const std::vector<std::int32_t>& labels, const std::vector<std::int64_t>& sizes) {
+void GramSpace<X>::move_to_means(const std::vector<std::int32_t>& labels, const std::vector<double>& sizes) {
   count_ = static_cast<std::int64_t>(sizes.size());
   this->set_means(labels.data(), count_);
   if (on_sphere_) project_means();
@@ -113,8 +113,8 @@ Bounded GramSpace<X>::center_distance(std::int64_t a, std::int64_t b) {
 
 // |x - (n_a a + n_b b) / n|^2 = (n_a |x - a|^2 + n_b |x - b|^2) / n - n_a n_b / n^2 |a - b|^2
 template <typename X>
-void GramSpace<X>::lump(std::int64_t a, std::int64_t b, const std::vector<std::int64_t>& sizes) {
-  const double na = static_cast<double>(sizes[a]), nb = static_cast<double>(sizes[b]), n = na + nb;
+void GramSpace<X>::lump(std::int64_t a, std::int64_t b, const std::vector<double>& sizes) {
+  const double na = sizes[a], nb = sizes[b], n = na + nb;
   const double gap = center_distance(a, b).value;
   const double shift = na * nb / (n * n) * gap * gap;
   double *to = distances(a), *from = distances(b);

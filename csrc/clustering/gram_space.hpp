@@ -15,16 +15,21 @@ class GramSpace : public GramGroup<X> {
   // The centres start at rows of the group. In cosine geometry (rows of unit length) they stay on the unit sphere.
   void start(const IsodataOptions& options);
 
+  void expect(bool, bool) {}
+  double moved() const { return 0; }  // not known here: a group with a `tol` is clustered by coordinates
+  void settle(const std::vector<std::int32_t>&, const std::vector<double>&) {}
+  Bounded most_variance(std::int64_t c) const { return total_variance(c); }
+
   std::int64_t count() const { return count_; }
   void assign(std::int32_t* labels);
   void keep(const std::vector<std::uint8_t>& flags);
-  void move_to_means(const std::vector<std::int32_t>& labels, const std::vector<std::int64_t>& sizes);
+  void move_to_means(const std::vector<std::int32_t>& labels, const std::vector<double>& sizes);
   Bounded total_variance(std::int64_t c) const;
   Widest widest(std::int64_t c) { return this->widest_coordinate(c); }
   Bounded spread(std::int64_t c, bool squared) const;
   void split(std::int64_t c, std::int64_t axis, double step);
   Bounded center_distance(std::int64_t a, std::int64_t b);
-  void lump(std::int64_t a, std::int64_t b, const std::vector<std::int64_t>& sizes);
+  void lump(std::int64_t a, std::int64_t b, const std::vector<double>& sizes);
 
   template <typename T>
   std::int64_t finish(const std::vector<std::uint8_t>& is_noise, const double* scores, std::int32_t* labels, T* centers,

@@ -32,10 +32,11 @@ void assign_finally(const Rows<T>& rows, Clustering& clustering, std::int32_t* l
   // rounded first: the caller gets centres of type T, and the labels must be right for those
   for (double& value : clustering.centers) value = static_cast<double>(static_cast<T>(value));
   assign_nearest(rows, clustering.centers, labels);
+  const auto is_noise = [&](std::int64_t i) { return !clustering.is_noise.empty() && clustering.is_noise[i]; };
   std::vector<std::int32_t> number(clustering.centers.size() / static_cast<std::size_t>(rows.d), -1);
   for (std::int64_t i = 0; i < rows.n; ++i) {
-    if (!clustering.is_noise.empty() && clustering.is_noise[i]) labels[i] = -1;
-    if (labels[i] >= 0) number[labels[i]] = 0;
+    if (is_noise(i)) labels[i] = -1;
+    if (labels[i] >= 0 && rows.weight_of(i) > 0) number[labels[i]] = 0;
   }
   std::int32_t used = 0;
   for (std::size_t c = 0; c < number.size(); ++c) {
@@ -44,21 +45,28 @@ void assign_finally(const Rows<T>& rows, Clustering& clustering, std::int32_t* l
     number[c] = used++;
   }
   clustering.centers.resize(static_cast<std::size_t>(used * rows.d));
-  for (std::int64_t i = 0; i < rows.n; ++i) {
-    if (labels[i] >= 0) labels[i] = number[labels[i]];
+  if (rows.weight == nullptr) {
+    for (std::int64_t i = 0; i < rows.n; ++i) {
+      if (labels[i] >= 0) labels[i] = number[labels[i]];
+    }
+  } else if (used < static_cast<std::int32_t>(number.size())) {  // a row of weight 0 may have lost its centre
+    assign_nearest(rows, clustering.centers, labels);
+    for (std::int64_t i = 0; i < rows.n; ++i) {
+      if (is_noise(i)) labels[i] = -1;
+    }
   }
 }
 
-// Per cluster the row nearest its centre; tie: the higher score, then the lower row.
+// Per cluster the row with weight nearest its centre; tie: the higher score, then the lower row.
 template <typename T>
 std::vector<std::int64_t> find_medoids(const Rows<T>& rows, const std::vector<double>& centers,
                                        const std::int32_t* labels, const double* scores) {
   const std::size_t k = centers.size() / static_cast<std::size_t>(rows.d);
   std::vector<double> distances(static_cast<std::size_t>(rows.n)), nearest(k, HUGE_VAL);
+  distances_to_own(rows, centers, labels, distances.data());
+  const auto is_member = [&](std::int64_t i) { return labels[i] >= 0 && rows.weight_of(i) > 0; };
   for (std::int64_t i = 0; i < rows.n; ++i) {
-    if (labels[i] < 0) continue;
-    distances[i] = squared_distance(rows.row(i), rows.scale[i], centers.data() + labels[i] * rows.d, rows.d);
-    nearest[labels[i]] = std::min(nearest[labels[i]], distances[i]);
+    if (is_member(i)) nearest[labels[i]] = std::min(nearest[labels[i]], distances[i]);
   }
   for (std::size_t c = 0; c < k; ++c) {
     const double* center = centers.data() + c * static_cast<std::size_t>(rows.d);
@@ -67,7 +75,7 @@ std::vector<std::int64_t> find_medoids(const Rows<T>& rows, const std::vector<do
   }
   std::vector<std::int64_t> medoids(k, -1);
   for (std::int64_t i = 0; i < rows.n; ++i) {
-    if (labels[i] < 0 || distances[i] > nearest[labels[i]]) continue;
+    if (!is_member(i) || distances[i] > nearest[labels[i]]) continue;
     std::int64_t& medoid = medoids[labels[i]];
     if (medoid < 0 || (scores != nullptr && scores[i] > scores[medoid])) medoid = i;
   }
@@ -80,7 +88,7 @@ Clustering cluster_rows(const Rows<T>& rows, const IsodataOptions& options, std:
   if (options.variant == IsodataVariant::ball_hall) {
     CoordinateSpace<T> space(rows, options.cosine, std::move(start));
     BallHall<CoordinateSpace<T>> loop;
-    loop.run(space, decider, options, rows.n, rows.d, space.overall_variance());
+    loop.run(space, decider, options, rows.n, rows.d, rows.weight);
     return {std::move(space.centers()), loop.is_noise(), loop.steps(), loop.stop()};
   }
   const std::int64_t starts = static_cast<std::int64_t>(start.size()) / rows.d;
@@ -111,7 +119,8 @@ template <typename T>
 bool GroupClusterer<T>::suits_gram(std::int64_t n) const {
   const bool is_known = options_.variant == IsodataVariant::ball_hall ||
                         options_.variance_kind == IsodataVarianceKind::trace;
-  return is_known && input_.start == nullptr && n >= 1 && n <= kMaxGramRows && input_.d >= n / 2;
+  const bool is_plain = input_.start == nullptr && input_.weight == nullptr && options_.tol == 0;
+  return is_known && is_plain && n >= 1 && n <= kMaxGramRows && input_.d >= n / 2;
 }
 
 template <typename T>
@@ -183,7 +192,7 @@ bool GroupClusterer<T>::by_dots(std::int64_t group, const X* rows, const GroupGr
   if (options_.variant == IsodataVariant::ball_hall) {
     space.ball_hall.bind(rows, n, d, gram, options_.cosine, decider_);
     space.ball_hall.start(options_);
-    space.ball_hall_loop.run(space.ball_hall, decider_, options_, n, d, space.ball_hall.overall_variance());
+    space.ball_hall_loop.run(space.ball_hall, decider_, options_, n, d);
     return finish(space.ball_hall, space.ball_hall_loop, space.ball_hall_loop.is_noise());
   }
   space.str.bind(rows, n, d, gram, options_.cosine, decider_);
@@ -198,10 +207,14 @@ void GroupClusterer<T>::by_coordinates(std::int64_t group, const double* scores,
   const std::int64_t n = size(group), d = input_.d;
   if (n == 0) return out.close_group({}, IsodataStop::stable);
   const std::vector<double> scale = row_scales(points(group), n, d, options_.cosine);
-  const Rows<T> rows{points(group), scale.data(), n, d, options_.cosine ? kSameDirection : 0.0, threads_};
+  Rows<T> rows{points(group), scale.data(), n, d, options_.cosine ? kSameDirection : 0.0, threads_};
+  if (input_.weight != nullptr) rows.weight = input_.weight + input_.offsets[group];
+  RowFilter<T> filter;
+  if (n >= kFilterRows) filter = make_filter(rows);
+  if (!filter.squared_norms.empty()) rows.filter = &filter;
   std::vector<double> start;
   if (input_.start == nullptr) {
-    start = starting_centers(rows, starting_clusters(options_, n), options_);
+    start = starting_centers(rows, starting_clusters(options_, rows.count_weighted()), options_);
   } else {
     start.assign(input_.start + input_.start_offsets[group] * d, input_.start + input_.start_offsets[group + 1] * d);
     if (start.empty()) throw std::invalid_argument("isodata: no starting centre for group " + std::to_string(group));

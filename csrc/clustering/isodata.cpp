@@ -1,7 +1,9 @@
 // ISODATA on a batch: a thread takes whole groups, or the threads share the rows of one large set.
 #include "rlsft/isodata.hpp"
 
+#include <algorithm>
 #include <memory>
+#include <stdexcept>
 #include <utility>
 
 #include "over_groups.hpp"
@@ -45,6 +47,9 @@ template <typename T>
 IsodataOutput<T> isodata(const IsodataInput<T>& input, const IsodataOptions& options, int threads,
                          std::int32_t* labels) {
   using isodata_detail::GroupClusterer;
+  if (input.weight != nullptr && options.variant == IsodataVariant::str) {
+    throw std::invalid_argument("isodata: weights are for variant ball_hall");
+  }
   return isodata_detail::over_groups(input, options, threads, [&](int inner_threads) {
     auto clusterer = std::make_unique<GroupClusterer<T>>(input, options, inner_threads);
     return [&input, labels, clusterer = std::move(clusterer)](std::int64_t group, IsodataOutput<T>& out) {
@@ -55,6 +60,25 @@ IsodataOutput<T> isodata(const IsodataInput<T>& input, const IsodataOptions& opt
   });
 }
 
+template <typename T>
+std::int64_t isodata_assign(const T* points, std::int64_t n, std::int64_t d, const std::vector<double>& centers,
+                            int threads, int passes, bool with_squares, std::int32_t* labels, double* sums) {
+  using namespace isodata_detail;
+  const std::vector<double> scale(static_cast<std::size_t>(n), 1.0);
+  Rows<T> rows{points, scale.data(), n, d, 0.0, threads};
+  const RowFilter<T> filter = make_filter(rows);
+  if (!filter.squared_norms.empty()) rows.filter = &filter;
+  ClusterSums found;
+  found.has_squares = with_squares;
+  for (int pass = 0; pass < passes; ++pass) assign_nearest(rows, centers, labels, &found);
+  std::copy(found.values.begin(), found.values.end(), sums);
+  return found.undecided;
+}
+
+template std::int64_t isodata_assign<float>(const float*, std::int64_t, std::int64_t, const std::vector<double>&, int,
+                                            int, bool, std::int32_t*, double*);
+template std::int64_t isodata_assign<double>(const double*, std::int64_t, std::int64_t, const std::vector<double>&, int,
+                                             int, bool, std::int32_t*, double*);
 template struct IsodataOutput<float>;
 template struct IsodataOutput<double>;
 template IsodataOutput<float> isodata(const IsodataInput<float>&, const IsodataOptions&, int, std::int32_t*);

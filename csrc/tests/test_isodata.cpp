@@ -163,7 +163,7 @@ IsodataOptions random_options(std::mt19937& generator) {
   options.max_iter = static_cast<int>(one_of({1, 2, 20}));
   options.cosine = generator() % 2;
   options.seed = generator();
-  options.min_samples = static_cast<std::int64_t>(one_of({1, 2, 7}));
+  options.min_samples = one_of({1, 2, 7});
   options.max_std = one_of({-1, 0, .5});
   options.split_by_largest = generator() % 2;
   options.min_distance = one_of({-1, 0, 3});
@@ -195,6 +195,59 @@ void random_shapes_and_options_keep_the_contract() {
   }
 }
 
+// The float32 filter: labels of float64 distances whatever the shape, offset and scale.
+template <typename T>
+void assignment_is_that_of_float64(double offset, double scale) {
+  std::mt19937 generator(7);
+  for (int round = 0; round < 60; ++round) {
+    const std::int64_t n = 1 + generator() % 300, d = 1 + generator() % 140, k = 1 + generator() % 40;
+    const std::vector<float> values = blobs(n + k, d, 5, generator());
+    std::vector<T> points;
+    for (std::int64_t j = 0; j < n * d; ++j) points.push_back(static_cast<T>(values[j] * scale + offset));
+    std::vector<double> centers;
+    for (std::int64_t j = n * d; j < (n + k) * d; ++j) centers.push_back(values[j] * scale + offset);
+    std::vector<std::int32_t> labels(n), again(n);
+    std::vector<double> sums(2 * k * d), sums_again(2 * k * d);
+    rlsft::isodata_assign<T>(points.data(), n, d, centers, 1, 1, true, labels.data(), sums.data());
+    rlsft::isodata_assign<T>(points.data(), n, d, centers, 3, 2, true, again.data(), sums_again.data());
+    CHECK(labels == again && sums == sums_again);
+    for (std::int64_t i = 0; i < n; ++i) {
+      std::vector<double> distances(k);
+      for (std::int64_t c = 0; c < k; ++c) {
+        for (std::int64_t q = 0; q < d; ++q) {
+          const double difference = static_cast<double>(points[i * d + q]) - centers[c * d + q];
+          distances[c] += difference * difference;
+        }
+      }
+      const double smallest = *std::min_element(distances.begin(), distances.end());
+      CHECK(labels[i] >= 0 && labels[i] < k && distances[labels[i]] <= smallest * (1 + 1.01e-10));
+    }
+  }
+}
+
+void weights_on_larger_sets_keep_the_contract() {
+  std::mt19937 generator(11);
+  for (int round = 0; round < 60; ++round) {
+    const std::vector<std::int64_t> offsets{0, 90, 90, 200, 900};
+    const std::int64_t d = 1 + generator() % 20;
+    const std::vector<float> points = blobs(900, d, 4, generator());
+    std::vector<double> weight;
+    for (int i = 0; i < 900; ++i) weight.push_back(generator() % 3 ? .5 + generator() % 4 : 0);
+    IsodataOptions options = random_options(generator);
+    options.variant = IsodataVariant::ball_hall;
+    Run one, many;
+    for (Run* r : {&one, &many}) {
+      r->labels.assign(900, -7);
+      IsodataInput<float> input{points.data(), d, offsets.data(), 4};
+      input.weight = weight.data();
+      r->out = rlsft::isodata<float>(input, options, r == &one ? 1 : 4, r->labels.data());
+      check_shape(*r, offsets, d, options.discard_as_noise);
+      for (const std::int64_t medoid : r->out.medoids) CHECK(weight[medoid] > 0);
+    }
+    CHECK(same(one, many));
+  }
+}
+
 void a_group_without_a_start_is_refused() {
   const std::vector<double> points{1, 2};
   const std::vector<std::int64_t> offsets{0, 2}, start_offsets{0, 0};
@@ -220,6 +273,11 @@ int main() {
   threads_and_neighbours_change_no_bit();
   contradicting_bounds_stop();
   random_shapes_and_options_keep_the_contract();
+  assignment_is_that_of_float64<float>(0, 1);
+  assignment_is_that_of_float64<float>(5e4, 1);
+  assignment_is_that_of_float64<double>(1e7, 1);
+  assignment_is_that_of_float64<double>(0, 1e140);
+  weights_on_larger_sets_keep_the_contract();
   a_group_without_a_start_is_refused();
   return rlsft_test::finish();
 }

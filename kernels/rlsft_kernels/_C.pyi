@@ -41,6 +41,7 @@ def isodata(
     start: _Float64 | None,  # [sum of starting centres, d]
     start_offsets: _Int64 | None,  # [G + 1]
     scores: _Float64 | None,  # [N]
+    weight: _Float64 | None,  # [N]
     options: dict[str, Any],  # every field of IsodataOptions
     threads: int,
     labels: npt.NDArray[np.int32],  # [N], out
@@ -119,6 +120,15 @@ def pagerank(
     threads: int,
     scores: _Float64,  # [n], out
 ) -> dict[str, Any]: ...  # fault, position, n_iter, residual, build_ms, sweep_ms
+def isodata_assign(  # the assignment step alone, `passes` times: for tests and benches
+    points: _Floats,  # [n, d]
+    centers: _Float64,  # [k, d]
+    threads: int,
+    passes: int,
+    with_squares: bool,
+    labels: npt.NDArray[np.int32],  # [n], out
+    sums: _Float64,  # [k, 2, d], out: of (x - c) and of its squares
+) -> int: ...  # rows decided by float64 distances
 def similarity_groups(
     rows: _Floats,  # [M, d]
     offsets: _Int64,  # [G + 1]

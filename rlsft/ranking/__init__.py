@@ -1,5 +1,7 @@
 """Self-supervised text ranking: encoders, TextRank + ISODATA, noise, pairs, explanations."""
 
+from typing import TYPE_CHECKING, Any
+
 from rlsft.ranking.agreement import agreement_with_second_reply
 from rlsft.ranking.encoders import (
     CachedEncoder,
@@ -17,7 +19,11 @@ from rlsft.ranking.render import render, render_agreement
 from rlsft.ranking.results import RankedResponses
 from rlsft.ranking.sentences import RankedSentence, rank_sentences, summarize
 
+if TYPE_CHECKING:
+    from rlsft.ranking.isodata import ISODATA
+
 __all__ = [
+    "ISODATA",
     "NOISE_KINDS",
     "CachedEncoder",
     "Encoder",
@@ -38,3 +44,12 @@ __all__ = [
     "render_agreement",
     "summarize",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The estimator is loaded when it is first used."""
+    if name == "ISODATA":
+        from rlsft.ranking.isodata import ISODATA
+
+        return ISODATA
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -68,3 +68,22 @@ def scores_of_rows(scores: Array, layout: Groups) -> npt.NDArray[np.float64]:
     flat = contiguous_numpy(scores).astype(np.float64).reshape(-1)
     require_finite_rows("scores", flat[:, None], layout)
     return flat
+
+
+def weights_of_rows(sample_weight: Array, layout: Groups) -> npt.NDArray[np.float64]:
+    """sample_weight as [N] float64: finite, >= 0, a positive one in every group that has rows."""
+    require_array("sample_weight", sample_weight)
+    if tuple(sample_weight.shape) != layout.shape:
+        raise ValueError(
+            f"sample_weight must have one entry a point, {list(layout.shape)}, got {list(sample_weight.shape)}"
+        )
+    flat = contiguous_numpy(sample_weight).astype(np.float64).reshape(-1)
+    require_finite_rows("sample_weight", flat[:, None], layout)
+    if (flat < 0).any():
+        index, words = layout.place(int(np.argmax(flat < 0)))
+        raise ValueError(f"sample_weight[{index}] is {flat[flat < 0][0]} ({words}); weights must be >= 0")
+    for group, members in enumerate(layout.slices()):
+        if members.stop > members.start and not flat[members].any():
+            where = "" if layout.single else f" in group {group}"
+            raise ValueError(f"sample_weight is zero for every row{where}; give at least one row a positive weight")
+    return flat

@@ -6,7 +6,7 @@ from typing import Literal
 
 from rlsft_kernels._backend import Backend, choose_backend
 from rlsft_kernels._groups import FLOATS, Array
-from rlsft_kernels.isodata.inputs import flat_points, scores_of_rows, starting_centers_of_groups
+from rlsft_kernels.isodata.inputs import flat_points, scores_of_rows, starting_centers_of_groups, weights_of_rows
 from rlsft_kernels.isodata.result import IsodataResult
 from rlsft_kernels.isodata.run import packed, run_native, run_reference
 from rlsft_kernels.isodata.settings import (
@@ -31,7 +31,7 @@ def isodata(
     n_clusters: int | None = None,
     init: Init | Array = "k-means++",
     n_init_clusters: int | None = None,
-    min_samples: int = 1,
+    min_samples: float = 1,
     max_std: float | Literal["auto"] = "auto",
     split_criterion: SplitCriterion | None = None,
     min_distance: float | Literal["auto"] = "auto",
@@ -42,11 +42,13 @@ def isodata(
     geometry: Geometry | None = None,
     discard_as_noise: bool = False,
     stop_early: bool = True,
+    tol: float = 0.0,
     min_size: int = 0,
     max_size: int | None = None,
     var_threshold: float = 0.05,
     variance_kind: VarianceKind = "trace",
     scores: Array | None = None,
+    sample_weight: Array | None = None,
     seed: int = 0,
     threads: int | None = None,
     backend: Backend = "auto",
@@ -74,7 +76,8 @@ def isodata(
         n_clusters: K, capped at the rows of a group. Default: ceil(sqrt(m)) for groups, 8 for one set.
         init: "k-means++", "random" (distinct rows) or starting centres `[k, d]`; `[groups, k, d]` for a batch.
         n_init_clusters: starting clusters N_c. Default: K.
-        min_samples: theta_N. Clusters with fewer members are dropped, their rows join the nearest centre left.
+        min_samples: theta_N. Clusters with fewer members are dropped, their rows join the nearest centre left. With
+            `sample_weight` a number that is compared with the sum of the members' weights.
         max_std: theta_S. A cluster that deviates more may be split. "auto": 0.6 s, s^2 the mean coordinate variance.
         split_criterion: what is compared with max_std: "max", the largest coordinate's standard deviation (default
             for a number), or "rms", the root mean square over the coordinates (default for "auto").
@@ -87,12 +90,18 @@ def isodata(
             Default: "euclidean" for "ball_hall", "cosine" for "str" (whose thresholds are meant for unit rows).
         discard_as_noise: rows of a dropped cluster get label -1 and take no further part.
         stop_early: stop when a state comes back. False runs all `max_iter` passes; the clusters are the same.
+        tol: also stop (reason "tol") after an odd and an even pass that neither split, merged nor dropped, when the
+            squared moves of the centres sum to at most tol * the mean coordinate variance. 0: off.
         min_size: "str": clusters of at most this size are merged into the nearest. 0: outliers stay singletons.
         max_size: "str": clusters of at least this size are split. None: no bound.
         var_threshold: "str": clusters with a larger variance are split; unions with a larger one are not made.
         variance_kind: "str": "trace" (1 - |centroid|^2 of unit rows), "max_component_variance" or
             "max_component_std".
         scores: `points.shape[:-1]`: among members equally near the centre the highest score is the medoid.
+        sample_weight: `points.shape[:-1]`, finite, >= 0, not all 0 in a group: a row of weight w counts as w equal rows
+            in means, deviations, dispersions, sizes and the draws of `init`. A row of weight 0 gets a label and
+            influences nothing; medoids have weight. Only "ball_hall", whose rule that clusters of more than
+            2 (min_samples + 1) rows may split takes the 1 as a row of weight 1. K is capped at the rows with weight.
         seed: seed of `init`; the same one gives the same clusters in C++ and in Python.
         threads: CPU threads. Default: torch.get_num_threads().
         backend: "auto", "native" (C++) or "reference" (NumPy).
@@ -125,6 +134,8 @@ def isodata(
         geometry=geometry,
         discard_as_noise=discard_as_noise,
         stop_early=stop_early,
+        tol=tol,
+        is_weighted=sample_weight is not None,
         min_size=min_size,
         max_size=max_size,
         var_threshold=var_threshold,
@@ -133,11 +144,12 @@ def isodata(
     )
     start = None if isinstance(init, str) else starting_centers_of_groups(init, len(layout), rows.shape[1])
     scores_N = None if scores is None else scores_of_rows(scores, layout)
+    weight_N = None if sample_weight is None else weights_of_rows(sample_weight, layout)
     num_threads = resolve_threads(threads)
     # the algorithm runs on the CPU wherever the points live, so that is the device that decides
     chosen = choose_backend("isodata", backend, device_type="cpu", dtype=rows.dtype, supported=_SUPPORTED)
     if chosen == "native":
-        found = run_native(rows, layout, settings, start, scores_N, num_threads)
+        found = run_native(rows, layout, settings, start, scores_N, weight_N, num_threads)
     else:
-        found = run_reference(rows, layout, settings, start, scores_N)
+        found = run_reference(rows, layout, settings, start, scores_N, weight_N)
     return packed(found, layout, points)

@@ -47,15 +47,21 @@ class GroupRun(NamedTuple):
 class BallHallReference:
     """The steps of Ball and Hall's iteration on one group."""
 
-    def __init__(self, rows: Floats, settings: IsodataSettings) -> None:
+    def __init__(self, rows: Floats, settings: IsodataSettings, weight: Floats | None = None) -> None:
         self.rows, self.settings, self.floor = rows, settings, rounding_floor(settings)
-        self.wanted = settings.clusters_wanted(len(rows))
+        self.weight = np.ones(len(rows)) if weight is None else weight
+        self.wanted = settings.clusters_wanted(int((self.weight > 0).sum()))
         self.is_noise = np.zeros(len(rows), bool)
-        total = float(variances(rows, self.floor).sum())
+        total = float(variances(rows, self.floor, self.weight).sum())
         auto_std = AUTO_STD_FACTOR * np.sqrt(total / rows.shape[1])
         self.max_std = auto_std if settings.max_std is None else settings.max_std
         auto_distance = AUTO_DISTANCE_FACTOR * np.sqrt(total)
         self.min_distance = auto_distance if settings.min_distance is None else settings.min_distance
+        self.largest_move = settings.tol * total / rows.shape[1]
+
+    def sizes(self, labels: Ints, count: int) -> Floats:
+        members = labels >= 0
+        return np.bincount(labels[members], weights=self.weight[members], minlength=count).astype(np.float64)
 
     def on_sphere(self, centers: Floats) -> Floats:
         return unit_rows(centers, SAME_DIRECTION) if self.settings.geometry == "cosine" else centers
@@ -64,8 +70,8 @@ class BallHallReference:
         drops = 0
         while True:
             labels = np.where(self.is_noise, -1, nearest(self.rows, centers, self.floor))
-            sizes = np.bincount(labels[labels >= 0], minlength=len(centers))
-            keep = sizes >= self.settings.min_samples
+            sizes = self.sizes(labels, len(centers))
+            keep = (sizes > 0) & (sizes >= self.settings.min_samples)
             if not keep.any():
                 keep[sizes.argmax()] = True
             if keep.all():
@@ -76,21 +82,22 @@ class BallHallReference:
             centers = centers[keep]
 
     def means(self, labels: Ints) -> Floats:
-        return self.on_sphere(np.stack([mean_row(self.rows[labels == k]) for k in range(labels.max() + 1)]))
+        members = [labels == k for k in range(labels.max() + 1)]
+        return self.on_sphere(np.stack([mean_row(self.rows[m], self.weight[m]) for m in members]))
 
     def split(self, labels: Ints, centers: Floats) -> tuple[Floats, int]:
         s, k = self.settings, len(centers)
         clustered = labels >= 0
         squared = ((self.rows[clustered] - centers[labels[clustered]]) ** 2).sum(axis=1)
         spread = np.sqrt(squared) if s.dispersion == "distance" else squared
-        sums = np.bincount(labels[clustered], weights=spread, minlength=k)
-        sizes = np.bincount(labels[clustered], minlength=k)
+        sums = np.bincount(labels[clustered], weights=self.weight[clustered] * spread, minlength=k)
+        sizes = self.sizes(labels, k)
         kept, added = [], []
         for j in range(k):
             own, overall = sums[j] / sizes[j], sums.sum() / sizes.sum()
             if s.dispersion == "squared":
                 own, overall = np.sqrt(own), np.sqrt(overall)
-            variance = variances(self.rows[labels == j], self.floor)
+            variance = variances(self.rows[labels == j], self.floor, self.weight[labels == j])
             axis = int(np.argmax(variance >= variance.max() * (1 - TIE)))
             largest = float(np.sqrt(variance[axis]))
             deviation = largest if s.split_criterion == "max" else float(np.sqrt(variance.mean()))
@@ -105,7 +112,7 @@ class BallHallReference:
         return self.on_sphere(np.stack(kept + added)) if added else centers, len(added)
 
     def merge(self, labels: Ints, centers: Floats) -> tuple[Floats, int]:
-        sizes = np.bincount(labels[labels >= 0], minlength=len(centers)).astype(float)
+        sizes = self.sizes(labels, len(centers))
         centers, lumped, gone = centers.copy(), set[int](), set[int]()
         distances = {
             (a, b): float(np.sqrt(((centers[a] - centers[b]) ** 2).sum()))
@@ -127,9 +134,9 @@ class BallHallReference:
         was_quiet_as: bytes | None = None
         centers, last, stop_reason = self.on_sphere(centers), self.settings.max_iter, "max_iter"
         for it in range(1, self.settings.max_iter + 1):
-            labels, centers, drops = self.assign_and_drop(centers)
+            labels, before, drops = self.assign_and_drop(centers)
             centers = self.means(labels)
-            key, splits, merges = partition_key(labels), 0, 0
+            key, splits, merges = partition_key(labels[self.weight > 0]), 0, 0
             if self.settings.stop_early and stop_reason == "max_iter" and (key, it % 2) in seen:
                 period = it - seen[key, it % 2]
                 last, stop_reason = it + (last - it) % period, "cycle"  # the phase that max_iter passes end in
@@ -144,6 +151,9 @@ class BallHallReference:
             is_quiet = not (is_last or splits or merges or drops)
             if is_last or (self.settings.stop_early and is_quiet and was_quiet_as == key):
                 break
+            is_settled = self.settings.tol > 0 and is_quiet and was_quiet_as is not None
+            if is_settled and float(((centers - before) ** 2).sum()) <= self.largest_move:
+                return centers, steps, "tol"
             was_quiet_as = key if is_quiet else None
         return centers, steps, stop_reason if is_last else "stable"
 
@@ -154,6 +164,7 @@ def isodata_reference(
     *,
     start: Floats | None = None,  # [c, d] starting centres; None: chosen by settings.init
     scores: Floats | None = None,  # [n] tie-break of the medoids
+    weight: Floats | None = None,  # [n] >= 0, not all 0
 ) -> GroupRun:
     """Cluster one group. The labels returned are the nearest of the centres returned, rounded to points.dtype."""
     if len(points) == 0:
@@ -164,16 +175,15 @@ def isodata_reference(
         rows = unit_rows(rows)
     if start is None:
         assert settings.init is not None
-        count = settings.starting_clusters(len(rows))
-        start = starting_centers(rows, count, settings.init, settings.seed, rounding_floor(settings))
-    method = BallHallReference(rows, settings) if settings.variant == "ball_hall" else StrReference(rows, settings)
+        count = settings.starting_clusters(len(rows) if weight is None else int((weight > 0).sum()))
+        start = starting_centers(rows, count, settings.init, settings.seed, rounding_floor(settings), weight)
+    is_str = settings.variant == "str"
+    method = StrReference(rows, settings) if is_str else BallHallReference(rows, settings, weight)
     centers, steps, stop_reason = method.run(np.asarray(start, dtype=np.float64))
     centers = centers.astype(points.dtype).astype(np.float64)
+    is_noise = method.is_noise if isinstance(method, BallHallReference) else np.zeros(len(rows), bool)
     labels = nearest(rows, centers, method.floor)
-    if isinstance(method, BallHallReference):
-        labels[method.is_noise] = -1
-    used = np.unique(labels[labels >= 0])
-    centers = centers[used]
-    labels = np.where(labels < 0, -1, np.searchsorted(used, labels))
-    medoids = medoids_of(rows, labels, centers, scores, method.floor, float(np.finfo(points.dtype).eps))
+    centers = centers[np.unique(labels[~is_noise if weight is None else ~is_noise & (weight > 0)])]
+    labels = np.where(is_noise, -1, nearest(rows, centers, method.floor))
+    medoids = medoids_of(rows, labels, centers, scores, method.floor, float(np.finfo(points.dtype).eps), weight)
     return GroupRun(labels.astype(np.int32), centers, medoids, steps, stop_reason)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,13 +67,17 @@ def nearest(rows: Floats, centers: Floats, floor: float) -> Ints:  # [n]
     return np.argmax(distances <= distances.min(axis=1, keepdims=True) * (1 + TIE) + floor, axis=1)
 
 
-def mean_row(rows: Floats) -> Floats:
-    """The mean, summed around the first row so that equal rows have exactly that mean and no variance."""
-    return rows[0] + (rows - rows[0]).sum(axis=0) / len(rows)
+def mean_row(rows: Floats, weight: Floats | None = None) -> Floats:
+    """The mean, summed around one row so that equal rows have exactly that mean and no variance."""
+    if weight is None:
+        return rows[0] + (rows - rows[0]).sum(axis=0) / len(rows)
+    rows, weight = rows[weight > 0], weight[weight > 0]
+    return rows[0] + (weight[:, None] * (rows - rows[0])).sum(axis=0) / weight.sum()
 
 
-def variances(rows: Floats, floor: float) -> Floats:  # [d]
-    variance = ((rows - mean_row(rows)) ** 2).sum(axis=0) / len(rows)
+def variances(rows: Floats, floor: float, weight: Floats | None = None) -> Floats:  # [d]
+    squared = (rows - mean_row(rows, weight)) ** 2
+    variance = squared.sum(axis=0) / len(rows) if weight is None else weight @ squared / weight.sum()
     return np.where(variance <= floor, 0.0, variance)
 
 
@@ -82,41 +88,74 @@ def partition_key(labels: Ints) -> bytes:
     return bytes(np.where(labels < 0, -1, key))
 
 
-def starting_centers(rows: Floats, count: int, init: str, seed: int, floor: float) -> Floats:
+def starting_centers(
+    rows: Floats, count: int, init: str, seed: int, floor: float, weight: Floats | None = None
+) -> Floats:
     """At most `count` distinct rows. "k-means++": D-squared sampling (Arthur and Vassilvitskii 2007)."""
+    random = SplitMix64(seed)
 
     def distances_to(row: int) -> Floats:
         squared = ((rows - rows[row]) ** 2).sum(axis=1)
         return np.where(squared <= floor, 0.0, squared)
 
-    random = SplitMix64(seed)
+    def draw(masses: Floats) -> int:
+        cumulative = np.cumsum(masses)
+        above = np.flatnonzero(cumulative > random.uniform() * cumulative[-1])
+        return int(above[0]) if len(above) else int(np.flatnonzero(masses)[-1])
+
+    masses = np.ones(len(rows)) if weight is None else weight
     if init == "random":
-        order = np.arange(len(rows))
-        chosen: list[int] = []
-        for i in range(len(rows)):
-            j = i + random.below(len(rows) - i)
-            order[i], order[j] = order[j], order[i]
-            if all(distances_to(c)[order[i]] > 0 for c in chosen):
-                chosen.append(int(order[i]))
-            if len(chosen) == count:
-                break
-        return rows[chosen]
-    chosen = [random.below(len(rows))]
+        return rows[_distinct_rows(masses, count, random, distances_to, draw, is_weighted=weight is not None)]
+    chosen = [random.below(len(rows)) if weight is None else draw(masses)]
     to_chosen = distances_to(chosen[0])
-    while len(chosen) < count and to_chosen.max() > 0:
-        cumulative = np.cumsum(to_chosen)
-        pick = int(np.argmax(cumulative > random.uniform() * cumulative[-1]))
-        chosen.append(pick)
-        to_chosen = np.minimum(to_chosen, distances_to(pick))
+    while len(chosen) < count and (masses * to_chosen).max() > 0:
+        chosen.append(draw(masses * to_chosen))
+        to_chosen = np.minimum(to_chosen, distances_to(chosen[-1]))
     return rows[chosen]
 
 
-def medoids_of(rows: Floats, labels: Ints, centers: Floats, scores: Floats | None, floor: float, eps: float) -> Ints:
-    """Per cluster the member nearest the centre; tie: the higher score, then the lower index.
+def _distinct_rows(
+    masses: Floats,
+    count: int,
+    random: SplitMix64,
+    distances_to: Callable[[int], Floats],
+    draw: Callable[[Floats], int],
+    *,
+    is_weighted: bool,
+) -> list[int]:
+    """Rows drawn without replacement, less those equal to an earlier one."""
+    left, order, chosen = masses.copy(), np.arange(len(masses)), list[int]()
+    for i in range(int((masses > 0).sum())):
+        if is_weighted:
+            row = draw(left)
+            left[row] = 0
+        else:
+            j = i + random.below(len(order) - i)
+            order[i], order[j] = order[j], order[i]
+            row = int(order[i])
+        if all(distances_to(c)[row] > 0 for c in chosen):
+            chosen.append(row)
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+def medoids_of(
+    rows: Floats,
+    labels: Ints,
+    centers: Floats,
+    scores: Floats | None,
+    floor: float,
+    eps: float,
+    weight: Floats | None = None,
+) -> Ints:
+    """Per cluster the member with weight nearest the centre; tie: the higher score, then the lower index.
 
     The centres were rounded to numbers of precision `eps`. That moves a distance by up to eps/2 |centre|, so members
     which differ by no more than that, such as the two of a pair, are equally near.
     """
+    if weight is not None:
+        labels = np.where(weight > 0, labels, -1)
     medoids = []
     for k, center in enumerate(centers):
         members = np.flatnonzero(labels == k)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rlsft_kernels._groups import Array
 
-STOP_REASONS = ("stable", "cycle", "max_iter")
+STOP_REASONS = ("stable", "cycle", "max_iter", "tol")
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +20,7 @@ class IsodataHistory:
     steps: NDArray[np.int64]  # [sum of passes, 4]: splits, merges, drops in this pass, clusters after it
     step_offsets: NDArray[np.int64]  # [groups + 1]: rows of `steps` that belong to each group
     center_offsets: NDArray[np.int64]  # [groups + 1]: rows of `centers` that belong to each group
-    stop_reasons: tuple[str, ...]  # a group: "stable", "cycle" or "max_iter"
+    stop_reasons: tuple[str, ...]  # a group: "stable", "cycle", "max_iter" or "tol"
 
     def of_group(self, group: int) -> NDArray[np.int64]:
         """The passes of one group: [passes, 4] = splits, merges, drops, clusters left."""
@@ -67,7 +67,7 @@ class IsodataResult(NamedTuple):
 
     @property
     def stop_reason(self) -> str | tuple[str, ...]:
-        """ "stable", "cycle" (a state came back) or "max_iter"; one for each group of a batch."""
+        """ "stable", "cycle" (a state came back), "tol" or "max_iter"; one for each group of a batch."""
         return self.history.stop_reasons[0] if self.n_iter.ndim == 0 else self.history.stop_reasons
 
     def _per_group(self, values: NDArray[np.int64]) -> int | NDArray[np.int64]:

@@ -31,6 +31,7 @@ def run_native(
     settings: IsodataSettings,
     start: Floats | None,  # [groups, k, d]
     scores: Floats | None,  # [N]
+    weight: Floats | None,  # [N]
     threads: int,
 ) -> Found:
     """The C++ core, all groups in one call."""
@@ -41,7 +42,9 @@ def run_native(
         flat_start = start.reshape(-1, rows.shape[1])
         start_offsets = np.arange(len(start) + 1, dtype=np.int64) * start.shape[1]
     labels = np.empty(len(rows), np.int32)
-    out = _C.isodata(rows, layout.offsets, flat_start, start_offsets, scores, core_options(settings), threads, labels)
+    out = _C.isodata(
+        rows, layout.offsets, flat_start, start_offsets, scores, weight, core_options(settings), threads, labels
+    )
     if out["bad_group"] >= 0:
         require_usable(rows, layout)
     return Found(labels, out["centers"], out["medoids"], history_of(out))
@@ -64,7 +67,7 @@ def core_options(settings: IsodataSettings) -> dict[str, Any]:
         "max_iter": settings.max_iter,
         "cosine": settings.geometry == "cosine",
         "seed": settings.seed,
-        "min_samples": settings.min_samples,
+        "min_samples": float(settings.min_samples),
         "max_std": -1.0 if settings.max_std is None else settings.max_std,
         "split_by_largest": settings.split_criterion == "max",
         "min_distance": -1.0 if settings.min_distance is None else settings.min_distance,
@@ -73,6 +76,7 @@ def core_options(settings: IsodataSettings) -> dict[str, Any]:
         "squared_dispersion": settings.dispersion == "squared",
         "discard_as_noise": settings.discard_as_noise,
         "stop_early": settings.stop_early,
+        "tol": settings.tol,
         "min_size": settings.min_size,
         "max_size": settings.max_size or 0,
         "var_threshold": settings.var_threshold,
@@ -86,6 +90,7 @@ def run_reference(
     settings: IsodataSettings,
     start: Floats | None,  # [groups, k, d]
     scores: Floats | None,  # [N]
+    weight: Floats | None,  # [N]
 ) -> Found:
     """The NumPy reference, group by group."""
     require_usable(rows, layout)
@@ -97,6 +102,7 @@ def run_reference(
             settings,
             start=None if start is None else start[group],
             scores=None if scores is None else scores[members],
+            weight=None if weight is None else weight[members],
         )
         labels[members] = run.labels
         centers.append(run.centers)

@@ -28,6 +28,7 @@ _BALL_HALL_DEFAULTS: dict[str, Any] = {
     "dispersion": "distance",
     "discard_as_noise": False,
     "stop_early": True,
+    "tol": 0.0,
 }
 _STR_DEFAULTS: dict[str, Any] = {
     "min_size": 0,
@@ -49,7 +50,7 @@ class IsodataSettings:
     geometry: Geometry
     seed: int
     one_set: bool  # one set of points, not a batch of groups: decides the default K
-    min_samples: int  # theta_N
+    min_samples: float  # theta_N; an integer unless rows have weights
     max_std: float | None  # theta_S
     split_criterion: SplitCriterion
     min_distance: float | None  # theta_C
@@ -58,6 +59,7 @@ class IsodataSettings:
     dispersion: Dispersion
     discard_as_noise: bool
     stop_early: bool
+    tol: float
     min_size: int
     max_size: int | None
     var_threshold: float
@@ -114,9 +116,22 @@ def _refuse_foreign_arguments(variant: str, given: dict[str, Any]) -> None:
             )
 
 
-def make_settings(*, init_is_array: bool, one_set: bool, **given: Any) -> IsodataSettings:
+def _min_samples(value: object, *, is_weighted: bool) -> float:
+    """Rows count as integers, weights as any number."""
+    if is_weighted:
+        return _number("min_samples", value)
+    _integer("min_samples", value, 1)
+    return float(value)  # type: ignore[arg-type]
+
+
+def make_settings(
+    *, init_is_array: bool, one_set: bool, is_weighted: bool = False, tol: float = 0.0, **given: Any
+) -> IsodataSettings:
     """Check the arguments of `isodata` that do not depend on the points. Raises TypeError or ValueError."""
+    given["tol"] = tol
     _choice("variant", given["variant"], ("ball_hall", "str"))
+    if is_weighted and given["variant"] == "str":
+        raise ValueError("sample_weight is for variant='ball_hall': STR's bounds count rows; remove it")
     _refuse_foreign_arguments(given["variant"], given)
     if not init_is_array:
         _choice("init", given["init"], ("k-means++", "random"))
@@ -125,7 +140,7 @@ def make_settings(*, init_is_array: bool, one_set: bool, **given: Any) -> Isodat
     for name, minimum in (("n_clusters", 1), ("n_init_clusters", 1), ("max_size", 1)):
         if given[name] is not None:
             _integer(name, given[name], minimum)
-    for name, minimum in (("min_samples", 1), ("max_merges", 0), ("max_iter", 1), ("min_size", 0), ("seed", 0)):
+    for name, minimum in (("max_merges", 0), ("max_iter", 1), ("min_size", 0), ("seed", 0)):
         _integer(name, given[name], minimum)
     if given["seed"] >= 2**64:
         raise ValueError(f"seed must be below 2**64, got {given['seed']}")
@@ -148,7 +163,7 @@ def make_settings(*, init_is_array: bool, one_set: bool, **given: Any) -> Isodat
         geometry=geometry,
         seed=int(given["seed"]),
         one_set=one_set,
-        min_samples=int(given["min_samples"]),
+        min_samples=_min_samples(given["min_samples"], is_weighted=is_weighted),
         max_std=max_std,
         split_criterion=split_criterion,
         min_distance=_threshold("min_distance", given["min_distance"]),
@@ -157,6 +172,7 @@ def make_settings(*, init_is_array: bool, one_set: bool, **given: Any) -> Isodat
         dispersion=given["dispersion"],
         discard_as_noise=bool(given["discard_as_noise"]),
         stop_early=bool(given["stop_early"]),
+        tol=_number("tol", tol),
         min_size=int(given["min_size"]),
         max_size=given["max_size"],
         var_threshold=_number("var_threshold", given["var_threshold"]),
