@@ -38,7 +38,8 @@ struct PackedCenters {
 };
 
 // The two best float32 scores s = x.c - |c|^2 / 2 differ by `gap`, so the squared distances by at least 2 (gap - 2 E):
-//   E = e (r C + C^2 / 2), with r <= (r^2 / R + R) / 2 for the radius R of the set, bounds the error of one score: d + 2 additions and products and three roundings of inputs,
+//   E = e (r C + C^2 / 2), with r <= (r^2 / R + R) / 2 for the radius R of the set, bounds the error of one score:
+//   d + 2 additions and products and three roundings of inputs,
 //   each 2^-24, for a row of norm r and the largest centre C; denormal products add a constant.
 // The float64 code calls the centre unique if the second distance exceeds the first, at most (r + C)^2, by the tie
 // rule and by its own rounding.

@@ -235,8 +235,8 @@ void weights_on_larger_sets_keep_the_contract() {
     for (int i = 0; i < 900; ++i) weight.push_back(generator() % 3 ? .5 + generator() % 4 : 0);
     IsodataOptions options = random_options(generator);
     options.variant = IsodataVariant::ball_hall;
-    Run one, many;
-    for (Run* r : {&one, &many}) {
+    Run<float> one, many;
+    for (Run<float>* r : {&one, &many}) {
       r->labels.assign(900, -7);
       IsodataInput<float> input{points.data(), d, offsets.data(), 4};
       input.weight = weight.data();
