@@ -102,11 +102,13 @@ void GramGroup<X>::set_means(const std::int32_t* set_of_row, std::int64_t num_se
   reserve_distances(num_sets);
   size_.assign(static_cast<std::size_t>(num_sets), 0);
   self_.assign(static_cast<std::size_t>(num_sets), 0);
+  trace_.assign(static_cast<std::size_t>(num_sets), 0);
   cross_.clear();
   kernels_.member_sums(gram_.data(), stride_, n_, set_of_row_.data(), num_sets, stride_, sums_.data());
   for (std::int64_t i = 0; i < n_; ++i) {
     if (set_of_row_[i] < 0) continue;
     ++size_[set_of_row_[i]];
+    trace_[set_of_row_[i]] += diagonal_[i];
     self_[set_of_row_[i]] += sums_[set_of_row_[i] * stride_ + i];
   }
   for (std::int64_t s = 0; s < num_sets; ++s) {
@@ -162,15 +164,25 @@ Widest GramGroup<X>::widest_coordinate(std::int64_t set) {
 // ---- the end ----
 
 template <typename X>
+void GramGroup<X>::round_mean(float* center) const {
+  kernels_.narrow(mean_.data(), d_, center);
+}
+template <typename X>
+void GramGroup<X>::round_mean(double* center) const {
+  std::copy_n(mean_.data(), d_, center);
+}
+
+template <typename X>
 template <typename T>
 std::int64_t GramGroup<X>::finish(std::int64_t k, bool project, const std::uint8_t* is_noise, const double* scores,
                                   std::int32_t* labels, T* centers, std::int64_t* medoids) {
   for (std::int64_t c = 0; c < k; ++c) {
     compute_mean(c);
     if (project) scale_to_unit(mean_.data(), d_);
-    for (std::int64_t q = 0; q < d_; ++q) centers[c * d_ + q] = static_cast<T>(mean_[q]);
+    round_mean(centers + c * d_);
   }
   // a coordinate of a centre is rounded to T: 2 |x - c| |c| u, and |x - c| is at most twice the longest length
+  is_projected_ = project;
   longest2_ = project ? std::max(1.0, largest_) : largest_;
   const double margin = 2 * (center_error_ + 4.5 * longest2_ * (std::numeric_limits<T>::epsilon() / 2));
   if (!kernels_.nearest(distances_.data(), k, n_, stride_, margin, 2 * kTie, labels)) {
@@ -258,8 +270,7 @@ std::int64_t GramGroup<X>::find_medoid(std::int32_t c, const std::int32_t* label
   to_chosen_.clear();
   for (const std::int64_t i : chosen_) to_chosen_.push_back(kernels_.squared_distance(row(i), mean_.data(), d_));
   const double smallest = *std::min_element(to_chosen_.begin(), to_chosen_.end());
-  const double norm2 = std::inner_product(mean_.begin(), mean_.end(), mean_.begin(), 0.0);
-  const double exact_reach = medoid_reach(smallest, norm2, kEps, floor_);
+  const double exact_reach = medoid_reach(smallest, is_projected_ ? 1 : self_[number_[c]], kEps, floor_);
   std::int64_t medoid = -1;
   for (std::size_t j = 0; j < chosen_.size(); ++j) {
     const std::int64_t i = chosen_[j];

@@ -71,6 +71,7 @@ class GramGroup {
   std::vector<std::int32_t> set_of_row_;  // [n], -1 for none
   std::vector<std::int64_t> size_;        // [sets]
   std::vector<double> sums_, self_;       // [sets, stride] sums of dot products over each set; [sets] |mean|^2
+  std::vector<double> trace_;             // [sets] sum of the rows' squared lengths
   std::vector<double> distances_;         // [centres, stride] squared
   double center_error_ = 0;               // of distances_
   std::vector<double> mean_;              // [d] what compute_mean found
@@ -78,6 +79,8 @@ class GramGroup {
  private:
   void spread_start(std::int64_t wanted, SplitMix64 random);
   void random_start(std::int64_t wanted, SplitMix64 random);
+  void round_mean(float* center) const;
+  void round_mean(double* center) const;
   template <typename T>
   void widen(const T* center);
   template <typename T>
@@ -89,6 +92,7 @@ class GramGroup {
   std::int64_t find_medoid(std::int32_t c, const std::int32_t* labels, const T* center, const double* scores,
                            double margin);
 
+  bool is_projected_ = false;
   double longest2_ = 0;                  // squared length of the longest centre at most
   std::vector<double> gram_, diagonal_;  // [n, stride], [stride]
   std::vector<double> cross_;            // empty until asked for

@@ -31,6 +31,9 @@ struct GramKernels {
   // sum over q of (x[q] - c[q])^2 in float64
   double (*squared_distance)(const T* x, const double* c, std::int64_t d);
 
+  // to[q] = from[q], rounded
+  void (*narrow)(const double* from, std::int64_t d, float* to);
+
   // Whether every |x[i]| <= limit; false for NaN. limit above the largest T means finite.
   bool (*within)(const T* x, std::int64_t count, T limit);
 };

@@ -149,6 +149,15 @@ double squared_distance(const T* x, const double* c, std::int64_t d) {
   return total;
 }
 
+void narrow(const double* from, std::int64_t d, float* to) {
+  std::int64_t q = 0;
+  for (; q + kWidth <= d; q += kWidth) {
+    const Narrow<float>::type values = __builtin_convertvector(load(from + q), Narrow<float>::type);
+    __builtin_memcpy(to + q, &values, sizeof(values));
+  }
+  for (; q < d; ++q) to[q] = static_cast<float>(from[q]);
+}
+
 template <typename T>
 bool within(const T* x, std::int64_t count, T limit) {
   int bad = 0;
@@ -161,7 +170,7 @@ bool within(const T* x, std::int64_t count, T limit) {
 
 template <typename T>
 const GramKernels<T> kTable = {&member_sums, &distances, &nearest, &mean<T>, &variance<T>,
-                                &squared_distance<T>, &within<T>};
+                                &squared_distance<T>, &narrow, &within<T>};
 
 }  // namespace
 

@@ -59,9 +59,7 @@ void GramSpace<X>::project_means() {
 template <typename X>
 Bounded GramSpace<X>::total_variance(std::int64_t c) const {
   if (size_[c] == 1) return {0};
-  double trace = 0;
-  for (std::int64_t i = 0; i < n_; ++i) trace += set_of_row_[i] == c ? this->norm2(i) : 0;
-  return {std::max(0.0, trace / static_cast<double>(size_[c]) - self_[c]), squared_error_};
+  return {std::max(0.0, this->trace_[c] / static_cast<double>(size_[c]) - self_[c]), squared_error_};
 }
 
 template <typename X>
