@@ -93,3 +93,43 @@ def test_rows_that_overflow_as_dot_products_are_clustered_by_coordinates(by_gram
     large = isodata(points.astype(np.float32) * np.float32(2.0**70))
     np.testing.assert_array_equal(small.labels, large.labels)
     assert [decided for decided, _ in by_gram] == [4, 0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_thresholds_that_float32_cannot_resolve_are_decided_as_from_coordinates(dtype: Any) -> None:
+    """Merging and splitting at a threshold a relative 1e-7 beside the quantity it is compared with."""
+    for seed in range(40):
+        g = np.random.default_rng(seed)
+        points = (4 * g.standard_normal((2, 48))[np.arange(12) % 2] + g.standard_normal((12, 48))).astype(dtype)
+        means = [points[c::2].astype(np.float64).mean(0) for c in range(2)]
+        distance = float(np.linalg.norm(means[0] - means[1]))
+        rms = float(np.sqrt(points[0::2].astype(np.float64).var(0).mean()))
+        nudge = 1 + 1e-7 * g.choice([-1, 1])
+        for settings in (
+            {"min_distance": distance * nudge, "max_std": 9.0},
+            {"max_std": rms * nudge, "min_distance": 0.0},
+        ):
+            # one group of a batch: a single set may be clustered otherwise
+            native, reference = (
+                isodata(points[None], n_clusters=2, split_criterion="rms", backend=name, **settings)  # type: ignore[arg-type]
+                for name in ("native", "reference")
+            )
+            assert_same_clusters(native, reference)
+
+
+def test_rows_between_two_final_centres_go_to_the_lower_one() -> None:
+    """After the last pass the means move once more; a row half-way between two is a tie, whatever rounding says."""
+    ties = 0
+    for seed in range(150):
+        g = np.random.default_rng(seed)
+        points = np.zeros((1, 12, 8))
+        points[0, :, 0] = 0.1 * g.integers(0, 7, 12)
+        native, reference = (
+            isodata(points, n_clusters=3, max_iter=1, seed=seed, backend=name)  # type: ignore[arg-type]
+            for name in ("native", "reference")
+        )
+        assert_same_clusters(native, reference)
+        squared = ((points[0][:, None] - np.asarray(reference.centers)[None]) ** 2).sum(2)
+        smallest = np.sort(squared, axis=1)
+        ties += int((smallest[:, 1] <= smallest[:, 0] * (1 + 1e-10)).sum()) if squared.shape[1] > 1 else 0
+    assert ties > 10
