@@ -2,45 +2,17 @@
 // RLSFT_REGISTER (bytes of a vector register).
 // Only builtins here: an inline function of the standard library, compiled for AVX-512 in this file, could be the one
 // copy the linker keeps for everybody.
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 #include "rlsft/dense_kernels.hpp"
 
 namespace rlsft {
 namespace RLSFT_ISA {
 namespace {
 
-// A step of a dot product: 64 bytes of lanes. A register type, because GCC keeps wider vectors in memory.
-template <typename T>
-struct Vector;
-template <>
-struct Vector<float> {
-  typedef float type __attribute__((vector_size(64)));
-  typedef float part __attribute__((vector_size(RLSFT_REGISTER)));
-};
-template <>
-struct Vector<double> {
-  typedef double type __attribute__((vector_size(64)));
-  typedef double part __attribute__((vector_size(RLSFT_REGISTER)));
-};
-template <typename T>
-using Vec = typename Vector<T>::type;
-template <typename T>
-using Part = typename Vector<T>::part;
-constexpr int kParts = 64 / RLSFT_REGISTER;
-
-// Sum of the lanes: lower half plus upper half, down to one.
-inline float sum_lanes(Vec<float> v) {
-  float a[16], b[8], c[4];
-  __builtin_memcpy(a, &v, sizeof(a));
-  for (int i = 0; i < 8; ++i) b[i] = a[i] + a[i + 8];
-  for (int i = 0; i < 4; ++i) c[i] = b[i] + b[i + 4];
-  return (c[0] + c[2]) + (c[1] + c[3]);
-}
-inline double sum_lanes(Vec<double> v) {
-  double a[8], b[4];
-  __builtin_memcpy(a, &v, sizeof(a));
-  for (int i = 0; i < 4; ++i) b[i] = a[i] + a[i + 4];
-  return (b[0] + b[2]) + (b[1] + b[3]);
-}
+#include "dense_kernels_lanes.hpp"
 
 // Sixteen lane sums at once, in the order of sum_lanes: each step adds halves of two vectors into one.
 #define RLSFT_FOLD(a, b, ...) (__builtin_shufflevector(a, b, __VA_ARGS__))
@@ -79,26 +51,39 @@ inline void sum_tile<float, 4>(const Part<float> (&acc)[16], float* out) {
 }
 #endif
 
+// What to fetch while a tile is computed: the memory of the next group, spread evenly over the steps of all tiles, so
+// that the wait for it overlaps with arithmetic.
+struct Ahead {
+  const char* at;
+  std::int64_t step;  // bytes a step of 64 bytes of a dot product; 0 fetches nothing new
+};
+
 // One R x R tile of dot products; also written to its mirror place.
 template <typename T, int R>
-inline void gram_tile(const T* a, const T* b, std::int64_t d, T* upper, T* lower, std::int64_t ld) {
+inline void gram_tile(const T* a, const T* b, std::int64_t d, T* upper, T* lower, std::int64_t ld, Ahead& ahead) {
   constexpr std::int64_t kPartLanes = RLSFT_REGISTER / static_cast<std::int64_t>(sizeof(T));
   Part<T> acc[R * R * kParts] = {};
+  const char* fetch = ahead.at;
+  const std::int64_t half = ahead.step / 2;
   for (std::int64_t k = 0; k < d; k += kLanes<T>) {
+    __builtin_prefetch(fetch, 0, 2);
+    __builtin_prefetch(fetch + half, 0, 2);
+    fetch += ahead.step;
 #pragma GCC unroll 4
     for (int p = 0; p < kParts; ++p) {
       const std::int64_t at = k + p * kPartLanes;
       Part<T> left[R];
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) left[r] = *reinterpret_cast<const Part<T>*>(a + r * d + at);
+      for (int r = 0; r < R; ++r) left[r] = *reinterpret_cast<const LoosePart<T>*>(a + r * d + at);
 #pragma GCC unroll 4
       for (int c = 0; c < R; ++c) {
-        const Part<T> right = *reinterpret_cast<const Part<T>*>(b + c * d + at);
+        const Part<T> right = *reinterpret_cast<const LoosePart<T>*>(b + c * d + at);
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) acc[(r * R + c) * kParts + p] += left[r] * right;
       }
     }
   }
+  ahead.at = fetch;
   T sums[R * R];
   sum_tile<T, R>(acc, sums);
   for (int r = 0; r < R; ++r) {
@@ -110,14 +95,17 @@ inline void gram_tile(const T* a, const T* b, std::int64_t d, T* upper, T* lower
 }
 
 template <typename T>
-void gram(const T* rows, std::int64_t m, std::int64_t d, T* out, std::int64_t ld) {
+void gram(const T* rows, std::int64_t m, std::int64_t d, std::int64_t begin, std::int64_t end, const T* next, T* out,
+          std::int64_t ld) {
   constexpr int R = RLSFT_TILE;
   constexpr std::int64_t kBlock = 64;  // rows of the right side that stay in L2 while the left side passes by
-  for (std::int64_t j0 = 0; j0 < m; j0 += kBlock) {
+  const std::int64_t tiles = (m / R) * (m / R + 1) / 2;
+  Ahead ahead{reinterpret_cast<const char*>(next != nullptr ? next : rows), next != nullptr ? m * 64 / tiles : 0};
+  for (std::int64_t j0 = begin / kBlock * kBlock; j0 < m; j0 += kBlock) {
     const std::int64_t j1 = j0 + kBlock < m ? j0 + kBlock : m;
-    for (std::int64_t i = 0; i < j1; i += R) {
+    for (std::int64_t i = begin; i < (end < j1 ? end : j1); i += R) {
       for (std::int64_t j = i > j0 ? i : j0; j < j1; j += R) {
-        gram_tile<T, R>(rows + i * d, rows + j * d, d, out + i * ld + j, out + j * ld + i, ld);
+        gram_tile<T, R>(rows + i * d, rows + j * d, d, out + i * ld + j, out + j * ld + i, ld, ahead);
       }
     }
   }
@@ -150,98 +138,67 @@ T copy_row(const T* source, std::int64_t d, T* destination) {
   return largest + poison;
 }
 
+template <EdgeMap Map>
+inline Vec<double> mapped(Vec<double> cosine) {
+  const Vec<double> one = Vec<double>{} + 1.0;
+  cosine = cosine > 1.0 ? one : cosine;
+  cosine = cosine < -1.0 ? -one : cosine;
+  if (Map == EdgeMap::shifted_cosine) cosine = 0.5 + 0.5 * cosine;
+  if (Map == EdgeMap::relu_cosine) cosine = cosine > 0.0 ? cosine : Vec<double>{};
+  return cosine;
+}
+
+// Eight columns at a time down all rows: their sums need no horizontal addition.
 template <typename T, EdgeMap Map>
-inline void map_row(const T* gram, std::int64_t ld, double scale, const double* inverse_norms, T* edges) {
-  for (std::int64_t j = 0; j < ld; ++j) {
-    double cosine = static_cast<double>(gram[j]) * (scale * inverse_norms[j]);
-    cosine = cosine > 1.0 ? 1.0 : cosine;
-    cosine = cosine < -1.0 ? -1.0 : cosine;
-    if (Map == EdgeMap::shifted_cosine) cosine = 0.5 + 0.5 * cosine;
-    if (Map == EdgeMap::relu_cosine) cosine = cosine > 0.0 ? cosine : 0.0;
-    edges[j] = static_cast<T>(cosine);
+void map_columns(const T* gram, std::int64_t begin, std::int64_t end, std::int64_t m, std::int64_t ld,
+                 const double* inverse_norms, T* edges, double* sums) {
+  using Eight = typename EightOf<T>::type;
+  typedef long long Index __attribute__((vector_size(64)));
+  const Index lanes = {0, 1, 2, 3, 4, 5, 6, 7};
+  for (std::int64_t j = 0; j < ld; j += 8) {
+    const Vec<double> scale = load_doubles(inverse_norms + j);
+    const Index inside = lanes < m - j;
+    Vec<double> total = {};
+    for (std::int64_t i = begin; i < end; ++i) {
+      Vec<double> weight = mapped<Map>(load_eight(gram + i * ld + j) * (scale * inverse_norms[i]));
+      weight = (inside & (lanes != i - j)) ? weight : Vec<double>{};
+      const Eight edge = __builtin_convertvector(weight, Eight);
+      *reinterpret_cast<Eight*>(edges + i * ld + j) = edge;
+      total += __builtin_convertvector(edge, Vec<double>);
+    }
+    store_doubles(total, sums + j);
   }
 }
 
 template <typename T>
-void map_edges(const T* gram, std::int64_t m, std::int64_t ld, const double* inverse_norms, EdgeMap map, T* edges) {
-  for (std::int64_t i = 0; i < m; ++i) {
-    const T* from = gram + i * ld;
-    T* to = edges + i * ld;
-    switch (map) {
-      case EdgeMap::cosine: map_row<T, EdgeMap::cosine>(from, ld, inverse_norms[i], inverse_norms, to); break;
-      case EdgeMap::shifted_cosine:
-        map_row<T, EdgeMap::shifted_cosine>(from, ld, inverse_norms[i], inverse_norms, to);
-        break;
-      case EdgeMap::relu_cosine: map_row<T, EdgeMap::relu_cosine>(from, ld, inverse_norms[i], inverse_norms, to); break;
-    }
-    to[i] = 0;
-    for (std::int64_t j = m; j < ld; ++j) to[j] = 0;
+void map_edges(const T* gram, std::int64_t begin, std::int64_t end, std::int64_t m, std::int64_t ld,
+               const double* inverse_norms, EdgeMap map, T* edges, double* sums) {
+  switch (map) {
+#define RLSFT_CASE(name) \
+  case EdgeMap::name: return map_columns<T, EdgeMap::name>(gram, begin, end, m, ld, inverse_norms, edges, sums);
+    RLSFT_CASE(cosine)
+    RLSFT_CASE(shifted_cosine)
+    RLSFT_CASE(relu_cosine)
+#undef RLSFT_CASE
   }
 }
 
 template <typename T>
-void sweep(const T* weights, std::int64_t m, std::int64_t columns, std::int64_t ld, const double* u, double* y) {
-  for (std::int64_t j = 0; j < columns; ++j) y[j] = 0.0;
-  std::int64_t i = 0;
-  for (; i + 4 <= m; i += 4) {
-    const T* w = weights + i * ld;
-    const double u0 = u[i], u1 = u[i + 1], u2 = u[i + 2], u3 = u[i + 3];
-    for (std::int64_t j = 0; j < columns; ++j) {
-      double sum = y[j];
-      sum += u0 * static_cast<double>(w[j]);
-      sum += u1 * static_cast<double>(w[ld + j]);
-      sum += u2 * static_cast<double>(w[2 * ld + j]);
-      sum += u3 * static_cast<double>(w[3 * ld + j]);
-      y[j] = sum;
-    }
-  }
-  for (; i < m; ++i) {
-    for (std::int64_t j = 0; j < columns; ++j) y[j] += u[i] * static_cast<double>(weights[i * ld + j]);
+void inverse_norms(const T* gram, std::int64_t m, std::int64_t ld, double* out) {
+  double squares[8];
+  for (std::int64_t i = 0; i < m; i += 8) {
+    for (std::int64_t k = 0; k < 8; ++k) squares[k] = i + k < m ? static_cast<double>(gram[(i + k) * (ld + 1)]) : 0.0;
+#ifdef __AVX512F__
+    store_doubles(1.0 / _mm512_maskz_sqrt_pd(0xff, load_doubles(squares)), out + i);
+#else
+    for (int k = 0; k < 8; ++k) out[i + k] = 1.0 / __builtin_sqrt(squares[k]);
+#endif
+    for (int k = 0; k < 8; ++k) out[i + k] = squares[k] > 0.0 ? out[i + k] : 0.0;
   }
 }
 
 template <typename T>
-struct Eight;
-template <>
-struct Eight<float> {
-  typedef float type __attribute__((vector_size(32)));
-  static constexpr float largest = __FLT_MAX__;
-};
-template <>
-struct Eight<double> {
-  typedef double type __attribute__((vector_size(64)));
-  static constexpr double largest = __DBL_MAX__;
-};
-
-template <typename T>
-bool row_sums(const T* weights, std::int64_t m, std::int64_t ld, double* sums) {
-  using Lanes = typename Eight<T>::type;
-  constexpr T kLargest = Eight<T>::largest;
-  auto bad_lanes = Lanes{} != Lanes{};
-  bool bad = false;
-  for (std::int64_t i = 0; i < m; ++i) {
-    const T* w = weights + i * ld;
-    Vec<double> lanes = {};
-    std::int64_t j = 0;
-    for (; j + 8 <= m; j += 8) {
-      Lanes values;
-      __builtin_memcpy(&values, w + j, sizeof(values));
-      bad_lanes |= ~((values >= 0) & (values <= kLargest));
-      lanes += __builtin_convertvector(values, Vec<double>);
-    }
-    double sum = sum_lanes(lanes);
-    for (; j < m; ++j) {
-      bad |= !(w[j] >= 0 && w[j] <= kLargest);
-      sum += static_cast<double>(w[j]);
-    }
-    sums[i] = sum;
-  }
-  for (int lane = 0; lane < 8; ++lane) bad |= bad_lanes[lane] != 0;
-  return !bad;
-}
-
-template <typename T>
-const DenseKernels<T> kTable = {&copy_row<T>, &gram<T>, &map_edges<T>, &sweep<T>, &row_sums<T>};
+const DenseKernels<T> kTable = {&copy_row<T>, &gram<T>, &inverse_norms<T>, &map_edges<T>};
 
 }  // namespace
 

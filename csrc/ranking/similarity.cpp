@@ -14,6 +14,8 @@ namespace {
 template <typename T>
 constexpr int kSafeExponent = sizeof(T) == 4 ? 30 : 400;
 
+constexpr std::int64_t kManyRows = 256;  // from here on a group is worth several threads
+
 template <typename T>
 int rescale_row(T* row, std::int64_t d, T largest) {
   if (largest == 0) return 0;
@@ -40,29 +42,82 @@ bool GroupGram<T>::pack(const T* rows, std::int64_t d, T* packed, std::int64_t d
   return true;
 }
 
+// Without a copy, where the rows are already laid out as the kernel wants them. Rows that do not start on a cache line
+// cost a second access for every load: worth it for few rows only. The squared norms show what pack() looks for: they
+// are NaN or inf where a value is, and outside of the safe range where rows need scaling. Then pack() decides.
 template <typename T>
-bool GroupGram<T>::compute(const T* rows, std::int64_t m, std::int64_t d) {
+bool GroupGram<T>::compute_in_place(const T* rows, std::int64_t m, std::int64_t d, const T* next) {
+  constexpr std::int64_t kFewRows = 16;
+  const bool aligned = reinterpret_cast<std::uintptr_t>(rows) % 64 == 0;
+  if (m % kRowTile != 0 || d % kLanes<T> != 0 || m > kManyRows || !(aligned || m <= kFewRows)) return false;
+  multiply(rows, m, d, next, 1);
+  const T low = static_cast<T>(std::ldexp(static_cast<double>(d), -2 * kSafeExponent<T>));
+  const T high = static_cast<T>(std::ldexp(1.0, 2 * kSafeExponent<T>));
+  bool safe = true;
+  for (std::int64_t i = 0; i < m; ++i) safe &= gram_.data()[i * (ld_ + 1)] >= low && gram_.data()[i * (ld_ + 1)] <= high;
+  if (safe) std::fill_n(exponents_.reserve(m), m, 0);
+  return safe;
+}
+
+template <typename T>
+void GroupGram<T>::multiply(const T* rows, std::int64_t m_padded, std::int64_t d_padded, const T* next, int threads) {
+  T* gram = gram_.reserve(m_padded * ld_);
+  if (m_padded < ld_) std::fill_n(gram, m_padded * ld_, T(0));
+  const DenseKernels<T>& kernels = dense_kernels<T>();
+  if (m_padded <= kManyRows) return kernels.gram(rows, m_padded, d_padded, 0, m_padded, next, gram, ld_);
+  // a strip of rows and its mirror image are one thread's: the first strips are the longest, so they are dealt in turn
+  constexpr std::int64_t kStrip = 32;
+  const std::int64_t strips = (m_padded + kStrip - 1) / kStrip;
+  threads = std::max(1, std::min<int>(threads, static_cast<int>(strips)));
+  parallel_for(threads, threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      for (std::int64_t strip = t; strip < strips; strip += threads) {
+        const std::int64_t first = strip * kStrip;
+        kernels.gram(rows, m_padded, d_padded, first, std::min(first + kStrip, m_padded), nullptr, gram, ld_);
+      }
+    }
+  });
+}
+
+template <typename T>
+bool GroupGram<T>::compute(const T* rows, std::int64_t m, std::int64_t d, bool fetch_next, int threads) {
   const std::int64_t m_padded = round_up(m, kRowTile), d_padded = round_up(d, kLanes<T>);
   m_ = m;
   d_ = d;
   ld_ = round_up(m, kLanes<T>);
-  T* packed = packed_.reserve(m_padded * d_padded);
-  if (!pack(rows, d, packed, d_padded)) return false;
-  T* gram = gram_.reserve(m_padded * ld_);
-  std::fill(gram, gram + m_padded * ld_, T(0));
-  dense_kernels<T>().gram(packed, m_padded, d_padded, gram, ld_);
-  double* inverse_norms = inverse_norms_.reserve(ld_);
-  for (std::int64_t i = 0; i < ld_; ++i) {
-    const double square = i < m ? static_cast<double>(gram[i * ld_ + i]) : 0.0;
-    inverse_norms[i] = square > 0.0 ? 1.0 / std::sqrt(square) : 0.0;
+  if (m == 0) return true;
+  const T* next = fetch_next ? rows + m * d : nullptr;
+  if (!compute_in_place(rows, m, d, next)) {
+    T* packed = packed_.reserve(m_padded * d_padded);
+    if (!pack(rows, d, packed, d_padded)) return false;
+    multiply(packed, m_padded, d_padded, next, threads);
   }
+  dense_kernels<T>().inverse_norms(gram_.data(), m, ld_, inverse_norms_.reserve(round_up(ld_, 8)));
+  std::fill(inverse_norms_.data() + round_up(m, 8), inverse_norms_.data() + ld_, 0.0);
   return true;
 }
 
 template <typename T>
 T* GroupGram<T>::edges(EdgeMap map) {
   T* edges = edges_.reserve(m_ * ld_);
-  dense_kernels<T>().map_edges(gram_.data(), m_, ld_, inverse_norms_.data(), map, edges);
+  double* sums = sums_.reserve(ld_);
+  dense_kernels<T>().map_edges(gram_.data(), 0, m_, m_, ld_, inverse_norms_.data(), map, edges, sums);
+  return edges;
+}
+
+template <typename T>
+T* GroupGram<T>::edges_in_place(EdgeMap map, int threads) {
+  constexpr std::int64_t kBlock = 8;  // rows: few enough to stay in L1 while strips of columns pass over them
+  T* edges = gram_.data();
+  double* inverse = inverse_norms_.data();
+  parallel_for((m_ + kBlock - 1) / kBlock, threads, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<double> unused(static_cast<std::size_t>(ld_));
+    for (std::int64_t block = begin; block < end; ++block) {
+      const std::int64_t first = block * kBlock;
+      dense_kernels<T>().map_edges(edges, first, std::min(first + kBlock, m_), m_, ld_, inverse, map, edges,
+                                   unused.data());
+    }
+  });
   return edges;
 }
 
@@ -104,7 +159,7 @@ void similarity_groups(const T* rows, std::int64_t d, const std::int64_t* offset
     GroupGram<T> group;
     for (std::int64_t g = begin; g < end; ++g) {
       const std::int64_t m = offsets[g + 1] - offsets[g];
-      ok[g] = group.compute(rows + offsets[g] * d, m, d);
+      ok[g] = group.compute(rows + offsets[g] * d, m, d, g + 1 < end && offsets[g + 2] - offsets[g + 1] == m);
       if (!ok[g]) continue;
       const T* from = group.edges(map);
       T* to = edges + blocks[static_cast<std::size_t>(g)];

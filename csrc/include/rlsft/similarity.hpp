@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "rlsft/dense_kernels.hpp"
 #include "rlsft/edges.hpp"
 #include "rlsft/scratch.hpp"
 
@@ -15,10 +16,15 @@ class GroupGram {
  public:
   // Computes the dot products of m rows of d values, O(m^2 d). False when a value is NaN or inf. A row with extreme
   // values is first scaled by a power of two (row_exponent), so that squares neither overflow nor vanish.
-  bool compute(const T* rows, std::int64_t m, std::int64_t d);
+  // `fetch_next`: another group of m rows follows in memory and is wanted next. Groups of more than a few hundred rows
+  // use `threads`; the result does not depend on them.
+  bool compute(const T* rows, std::int64_t m, std::int64_t d, bool fetch_next = false, int threads = 1);
 
   // edges [m, ld()] = map(cosine), diagonal and padding 0; valid until the next compute().
   T* edges(EdgeMap map);
+  // The same in the place of gram(), which is gone then: half the memory for a large graph.
+  T* edges_in_place(EdgeMap map, int threads);
+  const double* edge_sums() const { return sums_.data(); }  // [ld], sums of the columns (and rows), after edges()
 
   std::int64_t ld() const { return ld_; }
   const T* gram() const { return gram_.data(); }                           // [m, ld] of the scaled rows
@@ -28,14 +34,17 @@ class GroupGram {
   // dot product of the rows as given: gram * 2^(exponent_i + exponent_j)
   int row_exponent(std::int64_t i) const { return exponents_.data()[i]; }
   bool has_scaled_rows() const;
-  // |gram(i, j) - x_i . x_j| <= relative_error() |x_i| |x_j|, for any order of summation
-  double relative_error() const { return static_cast<double>(d_ + 8) * (std::numeric_limits<T>::epsilon() / 2); }
+  // |gram(i, j) - x_i . x_j| <= relative_error() |x_i| |x_j|: a lane rounds each of its products and sums, then a tree of four
+  // additions follows
+  double relative_error() const { return static_cast<double>(2 * (round_up(d_, kLanes<T>) / kLanes<T>) + 8) * (std::numeric_limits<T>::epsilon() / 2); }
 
  private:
+  bool compute_in_place(const T* rows, std::int64_t m, std::int64_t d, const T* next);
   bool pack(const T* rows, std::int64_t d, T* packed, std::int64_t d_padded);
+  void multiply(const T* rows, std::int64_t m_padded, std::int64_t d_padded, const T* next, int threads);
 
   Scratch<T> packed_, gram_, edges_;
-  Scratch<double> inverse_norms_;
+  Scratch<double> inverse_norms_, sums_;
   Scratch<int> exponents_;
   std::int64_t m_ = 0, d_ = 0, ld_ = 0;
 };

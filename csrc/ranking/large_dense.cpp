@@ -1,0 +1,177 @@
+// One large explicit graph.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "large_ranker.hpp"
+#include "large_start.hpp"
+#include "rlsft/dense_kernels.hpp"
+#include "rlsft/parallel.hpp"
+#include "sweep_kernels.hpp"
+
+namespace rlsft {
+namespace {
+
+template <typename T>
+class DenseGraph final : public LargeGraph {
+ public:
+  DenseGraph(const T* weights, std::int64_t nodes, std::int64_t ld, int threads) : weights_(weights), ld_(ld) {
+    n = nodes;
+    threads_ = useful_threads(static_cast<double>(n) * static_cast<double>(n) * 0.12, threads);
+  }
+
+  // The threads share the columns: each y_j is one thread's sum over all rows.
+  void apply(const double* u, double* y) override {
+    constexpr std::int64_t kStrip = 64;
+    parallel_for((n + kStrip - 1) / kStrip, threads_, [&](std::int64_t begin, std::int64_t end) {
+      kernels_.sweep(weights_, n, ld_, begin * kStrip, std::min(end * kStrip, n), u, y);
+    });
+  }
+
+  bool row_sums(double* sums) {
+    std::atomic<bool> valid{true};
+    parallel_for(n, threads_, [&](std::int64_t begin, std::int64_t end) {
+      if (!kernels_.row_sums(weights_, begin, end, n, ld_, sums)) valid = false;
+    });
+    return valid;
+  }
+
+  // Row scaling by a power of two leaves a row's probabilities as they are, and keeps 1 / sum inside double's range.
+  void rescale_extreme_rows(std::vector<double>& sums) {
+    const auto extreme = [](double sum) { return sum != 0.0 && !(sum >= 1e-280 && sum <= 1e280); };
+    if (std::none_of(sums.begin(), sums.end(), extreme)) return;
+    rescaled_.resize(static_cast<std::size_t>(n * n));
+    for (std::int64_t i = 0; i < n; ++i) {
+      const T* from = weights_ + i * ld_;
+      T* to = rescaled_.data() + i * n;
+      const int exponent = extreme(sums[i]) ? std::ilogb(*std::max_element(from, from + n)) : 0;
+      for (std::int64_t j = 0; j < n; ++j) {
+        to[j] = exponent == 0 ? from[j] : static_cast<T>(std::ldexp(static_cast<double>(from[j]), -exponent));
+      }
+    }
+    weights_ = rescaled_.data();
+    ld_ = n;
+    row_sums(sums.data());
+  }
+
+  // Some thousand pairs decide: a wrong guess costs a sweep, not a wrong score.
+  bool looks_symmetric() const {
+    std::uint64_t state = 1;
+    for (int k = 0; k < 2048; ++k) {
+      state = mix_bits(state + 0x9e3779b97f4a7c15ULL);
+      const auto i = static_cast<std::int64_t>(state % static_cast<std::uint64_t>(n));
+      const auto j = static_cast<std::int64_t>((state >> 20) % static_cast<std::uint64_t>(n));
+      if (weights_[i * ld_ + j] != weights_[j * ld_ + i]) return false;
+    }
+    return true;
+  }
+
+  void equalise_twins(double* x, const double* teleport, double near) override {
+    const std::vector<std::int64_t> nodes = close_nodes(x, near);
+    if (nodes.empty()) return;
+    std::vector<std::uint64_t> keys(static_cast<std::size_t>(n), 0);
+    parallel_for(static_cast<std::int64_t>(nodes.size()), threads_, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t k = begin; k < end; ++k) keys[nodes[k]] = key_of_row(nodes[k]);
+    });
+    share_means_of_twins(nodes, keys, x, teleport, near,
+                         [&](std::int64_t i, std::int64_t k) { return are_twins(i, k); });
+  }
+
+  const T* weights() const { return weights_; }
+  std::int64_t ld() const { return ld_; }
+
+ private:
+  std::vector<std::int64_t> close_nodes(const double* x, double near) const {
+    std::vector<std::int64_t> order(static_cast<std::size_t>(n)), close;
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(), [x](std::int64_t a, std::int64_t b) { return x[a] < x[b]; });
+    for (std::int64_t k = 0; k < n; ++k) {
+      const bool after = k > 0 && x[order[k]] - x[order[k - 1]] <= near;
+      const bool before = k + 1 < n && x[order[k + 1]] - x[order[k]] <= near;
+      if (after || before) close.push_back(order[k]);
+    }
+    return close;
+  }
+
+  // Twins have the same weights in their rows, though not in the same order: a sum that forgets the order.
+  std::uint64_t key_of_row(std::int64_t i) const {
+    std::uint64_t key = 0;
+    for (std::int64_t j = 0; j < n; ++j) {
+      const double weight = static_cast<double>(weights_[i * ld_ + j]) + 0.0;  // -0 counts as 0
+      std::uint64_t bits = 0;
+      std::memcpy(&bits, &weight, sizeof(bits));
+      key += mix_bits(bits);
+    }
+    return key;
+  }
+
+  bool are_twins(std::int64_t i, std::int64_t k) const {
+    const T *w = weights_, *row_i = w + i * ld_, *row_k = w + k * ld_;
+    if (row_i[k] != row_k[i] || row_i[i] != row_k[k]) return false;
+    for (std::int64_t j = 0; j < n; ++j) {
+      if (j != i && j != k && row_i[j] != row_k[j]) return false;
+    }
+    for (std::int64_t j = 0; j < n; ++j) {
+      if (j != i && j != k && w[j * ld_ + i] != w[j * ld_ + k]) return false;
+    }
+    return true;
+  }
+
+  const SweepKernels<T>& kernels_ = sweep_kernels<T>();
+  const T* weights_;
+  std::int64_t ld_;
+  int threads_ = 1;
+  std::vector<T> rescaled_;
+};
+
+template <typename T>
+RankOutcome stochastic(DenseGraph<T>& graph, const RankOptions& options, std::vector<double>& sums,
+                       const std::vector<double>& v, std::vector<double>& x) {
+  for (double& sum : sums) sum = sum > 0.0 ? 1.0 / sum : 0.0;
+  std::int64_t before = 0;
+  if (options.method == RankMethod::gauss_seidel) {
+    const PaddedGraph<T> explicit_graph{graph.weights(), graph.n, graph.ld(), sums.data(), v.data()};
+    const SweepLimits limits{options.damping, options.tol, options.max_iter - 1};
+    std::vector<double> y(x.size());
+    double residual = INFINITY;
+    before = sweep_kernels<T>().iterate_in_place(explicit_graph, limits, x.data(), y.data(), &residual);
+  }
+  return large_jacobi(graph, options, sums, v, x, before);
+}
+
+}  // namespace
+
+template <typename T>
+RankOutcome rank_large_dense(const T* weights, std::int64_t n, std::int64_t ld, bool allow_negative,
+                             const double* teleport, const double* start, const RankOptions& options, int threads,
+                             T* scores) {
+  DenseGraph<T> graph(weights, n, ld, threads);
+  graph.has_negative_edges = allow_negative;
+  std::vector<double> sums(static_cast<std::size_t>(n));
+  if (!graph.row_sums(sums.data()) && !allow_negative) return {kBadInput, 0.0};
+  const std::vector<double> v = teleport_or_uniform(n, teleport);
+  std::vector<double> x;
+  RankOutcome outcome;
+  if (options.form == RankForm::stochastic) {
+    graph.rescale_extreme_rows(sums);
+    x = first_guess(sums, v, start, options.damping, graph.looks_symmetric());
+    outcome = stochastic(graph, options, sums, v, x);
+  } else {
+    x = first_guess(sums, v, start, options.damping, false);
+    make_positive(x);
+    outcome = large_eigenvector(graph, options, v.data(), x.data());
+  }
+  if (outcome.n_iter < 0) return outcome;
+  graph.equalise_twins(x.data(), v.data(), twin_distance(start == nullptr, options.tol));
+  write_scores(x, options.form, scores);
+  return outcome;
+}
+
+template RankOutcome rank_large_dense<float>(const float*, std::int64_t, std::int64_t, bool, const double*,
+                                             const double*, const RankOptions&, int, float*);
+template RankOutcome rank_large_dense<double>(const double*, std::int64_t, std::int64_t, bool, const double*,
+                                              const double*, const RankOptions&, int, double*);
+
+}  // namespace rlsft
