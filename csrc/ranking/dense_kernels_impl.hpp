@@ -58,9 +58,10 @@ struct Ahead {
   std::int64_t step;  // bytes a step of 64 bytes of a dot product; 0 fetches nothing new
 };
 
-// One R x R tile of dot products; also written to its mirror place.
+// One R x R tile of dot products of d values.
 template <typename T, int R>
-inline void gram_tile(const T* a, const T* b, std::int64_t d, T* upper, T* lower, std::int64_t ld, Ahead& ahead) {
+inline void gram_tile(const T* a, const T* b, std::int64_t d, std::int64_t stride, T* out, std::int64_t ld,
+                      Ahead& ahead) {
   constexpr std::int64_t kPartLanes = RLSFT_REGISTER / static_cast<std::int64_t>(sizeof(T));
   Part<T> acc[R * R * kParts] = {};
   const char* fetch = ahead.at;
@@ -74,10 +75,10 @@ inline void gram_tile(const T* a, const T* b, std::int64_t d, T* upper, T* lower
       const std::int64_t at = k + p * kPartLanes;
       Part<T> left[R];
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) left[r] = *reinterpret_cast<const LoosePart<T>*>(a + r * d + at);
+      for (int r = 0; r < R; ++r) left[r] = *reinterpret_cast<const LoosePart<T>*>(a + r * stride + at);
 #pragma GCC unroll 4
       for (int c = 0; c < R; ++c) {
-        const Part<T> right = *reinterpret_cast<const LoosePart<T>*>(b + c * d + at);
+        const Part<T> right = *reinterpret_cast<const LoosePart<T>*>(b + c * stride + at);
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) acc[(r * R + c) * kParts + p] += left[r] * right;
       }
@@ -86,17 +87,12 @@ inline void gram_tile(const T* a, const T* b, std::int64_t d, T* upper, T* lower
   ahead.at = fetch;
   T sums[R * R];
   sum_tile<T, R>(acc, sums);
-  for (int r = 0; r < R; ++r) {
-    for (int c = 0; c < R; ++c) {
-      upper[r * ld + c] = sums[r * R + c];
-      lower[c * ld + r] = sums[r * R + c];
-    }
-  }
+  for (int r = 0; r < R; ++r) __builtin_memcpy(out + r * ld, sums + r * R, R * sizeof(T));
 }
 
 template <typename T>
-void gram(const T* rows, std::int64_t m, std::int64_t d, std::int64_t begin, std::int64_t end, const T* next, T* out,
-          std::int64_t ld) {
+void gram(const T* rows, std::int64_t m, std::int64_t d, std::int64_t stride, std::int64_t begin, std::int64_t end,
+          const T* next, T* out, std::int64_t ld) {
   constexpr int R = RLSFT_TILE;
   constexpr std::int64_t kBlock = 64;  // rows of the right side that stay in L2 while the left side passes by
   const std::int64_t tiles = (m / R) * (m / R + 1) / 2;
@@ -105,9 +101,12 @@ void gram(const T* rows, std::int64_t m, std::int64_t d, std::int64_t begin, std
     const std::int64_t j1 = j0 + kBlock < m ? j0 + kBlock : m;
     for (std::int64_t i = begin; i < (end < j1 ? end : j1); i += R) {
       for (std::int64_t j = i > j0 ? i : j0; j < j1; j += R) {
-        gram_tile<T, R>(rows + i * d, rows + j * d, d, out + i * ld + j, out + j * ld + i, ld, ahead);
+        gram_tile<T, R>(rows + i * stride, rows + j * stride, d, stride, out + i * ld + j, ld, ahead);
       }
     }
+  }
+  for (std::int64_t i = begin; i < end; ++i) {
+    for (std::int64_t j = i + 1; j < m; ++j) out[j * ld + i] = out[i * ld + j];
   }
 }
 

@@ -28,17 +28,17 @@ int rescale_row(T* row, std::int64_t d, T largest) {
 }  // namespace
 
 template <typename T>
-bool GroupGram<T>::pack(const T* rows, std::int64_t d, T* packed, std::int64_t d_padded) {
+bool GroupGram<T>::pack(const T* rows, std::int64_t d, T* packed, std::int64_t d_padded, std::int64_t stride) {
   const DenseKernels<T>& kernels = dense_kernels<T>();
   int* exponents = exponents_.reserve(m_);
   for (std::int64_t i = 0; i < m_; ++i) {
-    T* row = packed + i * d_padded;
+    T* row = packed + i * stride;
     const T largest = kernels.copy_row(rows + i * d, d, row);
     if (!std::isfinite(largest)) return false;
     exponents[i] = rescale_row(row, d, largest);
     std::fill(row + d, row + d_padded, T(0));
   }
-  std::fill(packed + m_ * d_padded, packed + round_up(m_, kRowTile) * d_padded, T(0));
+  std::fill(packed + m_ * stride, packed + round_up(m_, kRowTile) * stride, T(0));
   return true;
 }
 
@@ -50,7 +50,7 @@ bool GroupGram<T>::compute_in_place(const T* rows, std::int64_t m, std::int64_t 
   constexpr std::int64_t kFewRows = 16;
   const bool aligned = reinterpret_cast<std::uintptr_t>(rows) % 64 == 0;
   if (m % kRowTile != 0 || d % kLanes<T> != 0 || m > kManyRows || !(aligned || m <= kFewRows)) return false;
-  multiply(rows, m, d, next, 1);
+  multiply(rows, m, d, d, next, 1);
   const T low = static_cast<T>(std::ldexp(static_cast<double>(d), -2 * kSafeExponent<T>));
   const T high = static_cast<T>(std::ldexp(1.0, 2 * kSafeExponent<T>));
   bool safe = true;
@@ -60,11 +60,12 @@ bool GroupGram<T>::compute_in_place(const T* rows, std::int64_t m, std::int64_t 
 }
 
 template <typename T>
-void GroupGram<T>::multiply(const T* rows, std::int64_t m_padded, std::int64_t d_padded, const T* next, int threads) {
+void GroupGram<T>::multiply(const T* rows, std::int64_t m_padded, std::int64_t d_padded, std::int64_t stride,
+                            const T* next, int threads) {
   T* gram = gram_.reserve(m_padded * ld_);
   if (m_padded < ld_) std::fill_n(gram, m_padded * ld_, T(0));
   const DenseKernels<T>& kernels = dense_kernels<T>();
-  if (m_padded <= kManyRows) return kernels.gram(rows, m_padded, d_padded, 0, m_padded, next, gram, ld_);
+  if (m_padded <= kManyRows) return kernels.gram(rows, m_padded, d_padded, stride, 0, m_padded, next, gram, ld_);
   // a strip of rows and its mirror image are one thread's: the first strips are the longest, so they are dealt in turn
   constexpr std::int64_t kStrip = 32;
   const std::int64_t strips = (m_padded + kStrip - 1) / kStrip;
@@ -73,7 +74,7 @@ void GroupGram<T>::multiply(const T* rows, std::int64_t m_padded, std::int64_t d
     for (std::int64_t t = begin; t < end; ++t) {
       for (std::int64_t strip = t; strip < strips; strip += threads) {
         const std::int64_t first = strip * kStrip;
-        kernels.gram(rows, m_padded, d_padded, first, std::min(first + kStrip, m_padded), nullptr, gram, ld_);
+        kernels.gram(rows, m_padded, d_padded, stride, first, std::min(first + kStrip, m_padded), nullptr, gram, ld_);
       }
     }
   });
@@ -88,9 +89,11 @@ bool GroupGram<T>::compute(const T* rows, std::int64_t m, std::int64_t d, bool f
   if (m == 0) return true;
   const T* next = fetch_next ? rows + m * d : nullptr;
   if (!compute_in_place(rows, m, d, next)) {
-    T* packed = packed_.reserve(m_padded * d_padded);
-    if (!pack(rows, d, packed, d_padded)) return false;
-    multiply(packed, m_padded, d_padded, next, threads);
+    // an odd number of cache lines: rows a multiple of 4096 bytes apart would all want the same few places of L1
+    const std::int64_t stride = d_padded + (d_padded / kLanes<T> % 2 == 0 ? kLanes<T> : 0);
+    T* packed = packed_.reserve(m_padded * stride);
+    if (!pack(rows, d, packed, d_padded, stride)) return false;
+    multiply(packed, m_padded, d_padded, stride, next, threads);
   }
   dense_kernels<T>().inverse_norms(gram_.data(), m, ld_, inverse_norms_.reserve(round_up(ld_, 8)));
   std::fill(inverse_norms_.data() + round_up(m, 8), inverse_norms_.data() + ld_, 0.0);

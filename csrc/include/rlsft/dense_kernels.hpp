@@ -22,11 +22,11 @@ struct DenseKernels {
   // Copies d values; returns the largest |value|, NaN or inf if any value is not finite.
   T (*copy_row)(const T* source, std::int64_t d, T* destination);
 
-  // gram[i, j] = rows_i . rows_j for i in begin..end and j >= i, and its mirror gram[j, i]. rows [m, d] at any address;
+  // gram[i, j] = rows_i . rows_j for i in begin..end and j >= i, and its mirror gram[j, i]. rows [m, stride] at any address;
   // m, begin and end are multiples of kRowTile, d of kLanes; gram [m, ld]. `next` (or null): m * d values that are
   // brought into the cache meanwhile.
-  void (*gram)(const T* rows, std::int64_t m, std::int64_t d, std::int64_t begin, std::int64_t end, const T* next,
-               T* gram, std::int64_t ld);
+  void (*gram)(const T* rows, std::int64_t m, std::int64_t d, std::int64_t stride, std::int64_t begin,
+               std::int64_t end, const T* next, T* gram, std::int64_t ld);
 
   // out[i] = 1 / sqrt(gram[i, i]), 0 where that is 0 and for i >= m; out [m rounded up to 8].
   void (*inverse_norms)(const T* gram, std::int64_t m, std::int64_t ld, double* out);

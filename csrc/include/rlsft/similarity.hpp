@@ -40,8 +40,9 @@ class GroupGram {
 
  private:
   bool compute_in_place(const T* rows, std::int64_t m, std::int64_t d, const T* next);
-  bool pack(const T* rows, std::int64_t d, T* packed, std::int64_t d_padded);
-  void multiply(const T* rows, std::int64_t m_padded, std::int64_t d_padded, const T* next, int threads);
+  bool pack(const T* rows, std::int64_t d, T* packed, std::int64_t d_padded, std::int64_t stride);
+  void multiply(const T* rows, std::int64_t m_padded, std::int64_t d_padded, std::int64_t stride, const T* next,
+                int threads);
 
   Scratch<T> packed_, gram_, edges_;
   Scratch<double> inverse_norms_, sums_;
