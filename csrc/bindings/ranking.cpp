@@ -5,9 +5,10 @@
 namespace rlsft::bindings {
 namespace {
 
-RankOptions rank_options(double damping, double tol, std::int64_t max_iter, int form) {
+RankOptions rank_options(double damping, double tol, std::int64_t max_iter, int form, int method) {
   require(form == 0 || form == 1, "form must be 0 (stochastic) or 1 (eigenvector)");
-  return {damping, tol, max_iter, static_cast<RankForm>(form)};
+  require(method >= 0 && method <= 2, "method must be 0 (auto), 1 (gauss_seidel) or 2 (jacobi)");
+  return {damping, tol, max_iter, static_cast<RankForm>(form), static_cast<RankMethod>(method)};
 }
 
 // Runs `rank(outcome)` without the GIL, then spreads the outcomes over the two arrays.
@@ -30,7 +31,7 @@ void bind_ranking_for(py::module_& m) {
   m.def(
       "textrank_embeddings",
       [](const Array<T>& rows, const Offsets& offsets, int edge, const Optional<double>& teleport,
-         const Optional<double>& start, double damping, double tol, std::int64_t max_iter, int form, int threads,
+         const Optional<double>& start, double damping, double tol, std::int64_t max_iter, int form, int method, int threads,
          Array<T>& scores, Array<std::int64_t>& n_iter, Array<double>& residual) {
         require(rows.ndim() == 2, "rows must be [M, d]");
         require(edge >= 0 && edge <= 2, "edge must be 0, 1 or 2");
@@ -40,7 +41,7 @@ void bind_ranking_for(py::module_& m) {
         require(!teleport || teleport->size() == count, "teleport must be [M]");
         require(!start || start->size() == count, "start must be [M]");
         T* out = scores.mutable_data();
-        const RankOptions options = rank_options(damping, tol, max_iter, form);
+        const RankOptions options = rank_options(damping, tol, max_iter, form, method);
         fill_outcomes(groups, n_iter, residual, [&](RankOutcome* outcome) {
           textrank_embeddings<T>(rows.data(), d, offsets.data(), groups, static_cast<EdgeMap>(edge),
                                         pointer_or_null(teleport), pointer_or_null(start), options, threads, out,
@@ -49,19 +50,19 @@ void bind_ranking_for(py::module_& m) {
       },
       py::arg("rows").noconvert(), py::arg("offsets").noconvert(), py::arg("edge"), py::arg("teleport").noconvert(),
       py::arg("start").noconvert(), py::arg("damping"), py::arg("tol"), py::arg("max_iter"), py::arg("form"),
-      py::arg("threads"), py::arg("scores").noconvert(), py::arg("n_iter").noconvert(),
+      py::arg("method"), py::arg("threads"), py::arg("scores").noconvert(), py::arg("n_iter").noconvert(),
       py::arg("residual").noconvert());
   m.def(
       "textrank_dense",
       [](const Array<T>& weights, const Offsets& offsets, const Optional<double>& teleport,
-         const Optional<double>& start, double damping, double tol, std::int64_t max_iter, int form, int threads,
+         const Optional<double>& start, double damping, double tol, std::int64_t max_iter, int form, int method, int threads,
          Array<T>& scores, Array<std::int64_t>& n_iter, Array<double>& residual) {
         const std::int64_t count = scores.size(), groups = count_groups(offsets, count);
         require(weights.size() == count_block_entries(offsets), "weights must hold one m x m block a group");
         require(!teleport || teleport->size() == count, "teleport must be [M]");
         require(!start || start->size() == count, "start must be [M]");
         T* out = scores.mutable_data();
-        const RankOptions options = rank_options(damping, tol, max_iter, form);
+        const RankOptions options = rank_options(damping, tol, max_iter, form, method);
         fill_outcomes(groups, n_iter, residual, [&](RankOutcome* outcome) {
           textrank_dense<T>(weights.data(), offsets.data(), groups, pointer_or_null(teleport),
                                    pointer_or_null(start), options, threads, out, outcome);
@@ -69,7 +70,7 @@ void bind_ranking_for(py::module_& m) {
       },
       py::arg("weights").noconvert(), py::arg("offsets").noconvert(), py::arg("teleport").noconvert(),
       py::arg("start").noconvert(), py::arg("damping"), py::arg("tol"), py::arg("max_iter"), py::arg("form"),
-      py::arg("threads"), py::arg("scores").noconvert(), py::arg("n_iter").noconvert(),
+      py::arg("method"), py::arg("threads"), py::arg("scores").noconvert(), py::arg("n_iter").noconvert(),
       py::arg("residual").noconvert());
   m.def(
       "similarity_groups",

@@ -154,6 +154,7 @@ def textrank_dense(
     tol: float,
     max_iter: int,
     form: int,
+    method: int,  # 0 auto, 1 gauss_seidel, 2 jacobi
     threads: int,
     scores: _Floats,  # [M], out
     n_iter: _Int64,  # [G], out
@@ -169,6 +170,7 @@ def textrank_embeddings(
     tol: float,
     max_iter: int,
     form: int,
+    method: int,  # 0 auto, 1 gauss_seidel, 2 jacobi
     threads: int,
     scores: _Floats,  # [M], out
     n_iter: _Int64,  # [G], out

@@ -13,6 +13,7 @@ from rlsft_kernels._checks import require_choice, require_positive_int
 from rlsft_kernels._groups import Array, Groups, contiguous_numpy, group_rows, offsets_array, require_array
 
 FORMS = ("stochastic", "eigenvector")  # in the order of RankForm in csrc
+METHODS = ("auto", "gauss_seidel", "jacobi")  # in the order of RankMethod in csrc
 ACTIONS = ("raise", "warn", "ignore")
 
 

@@ -19,6 +19,7 @@ from rlsft_kernels._groups import (
     device_type_of,
     float64_tensor,
     like,
+    require_finite_rows,
 )
 from rlsft_kernels.similarity.op import (
     EMBEDDING_EDGES,
@@ -34,6 +35,7 @@ from rlsft_kernels.similarity.op import (
 from rlsft_kernels.similarity.tokens import TokenGroups, Tokens, token_groups
 from rlsft_kernels.textrank.inputs import (
     FORMS,
+    METHODS,
     check_options,
     distribution,
     explain_bad_weights,
@@ -54,6 +56,7 @@ class _Options:
     tol: float
     max_iter: int
     form: str
+    method: str
     teleport: npt.NDArray[np.float64] | None  # [M]
     start: npt.NDArray[np.float64] | None  # [M]
     threads: int
@@ -86,6 +89,7 @@ def textrank(
     edge: str = "shifted_cosine",
     overlap: str = "set",
     form: str = "stochastic",
+    method: str = "auto",
     on_nonconvergence: str = "raise",
     threads: int | None = None,
     backend: Backend = "auto",
@@ -97,6 +101,9 @@ def textrank(
     Mihalcea and Tarau 2004). Scores sum to 1 in each group. form="eigenvector": the principal eigenvector of W^T, the
     limit of that paper's released code, or the Katz centrality (1-a) (I - a W^T)^-1 n v where a * rho(W) <= 1; the
     largest score is 1 and the teleport matters for Katz only.
+
+    A group of more than 256 embeddings with edge="shifted_cosine" is ranked without its n x n matrix; with other edges
+    the matrix is made, n * n values of the embeddings' dtype.
 
     Iterates in float64 until the absolute L1 step of a sweep is below tol; the stochastic scores are then within
     a / (1-a) * tol of the solution. Each group stops by itself, so batching changes no bit, nor does the number of
@@ -118,6 +125,10 @@ def textrank(
         edge: see `similarity_matrix`; "precomputed" (or the default) with similarity.
         overlap: "set" or "multiset", for edge="word_overlap".
         form: see above.
+        method: how the stochastic form is solved natively. "jacobi" sweeps from the last scores alone; "gauss_seidel"
+            uses new ones within a sweep and ends with a Jacobi sweep, whose step is the residual; "auto" takes what is
+            faster: Jacobi on dense graphs, Gauss-Seidel on sparse ones. They agree within tol, and neither's bits
+            depend on threads.
         on_nonconvergence: "raise" a ConvergenceError, "warn", or "ignore" when a group reaches max_iter.
         threads: native backend; None follows torch.get_num_threads().
         backend: "native" is the C++ core on the CPU, "reference" plain PyTorch in float64.
@@ -133,6 +144,7 @@ def textrank(
     if sum(x is not None for x in (similarity, embeddings, tokens)) != 1:
         raise ValueError("give exactly one of similarity, embeddings and tokens")
     check_options(damping, tol, max_iter, form, on_nonconvergence)
+    require_choice("method", method, METHODS)
     require_choice("overlap", overlap, OVERLAPS)
     require_edge_for(edge, similarity=similarity is not None, tokens=tokens is not None)
     if is_sparse(similarity):
@@ -145,6 +157,7 @@ def textrank(
             teleport=teleport,
             start=start,
             form=form,
+            method=method,
             on_nonconvergence=on_nonconvergence,
             threads=threads,
             backend=backend,
@@ -157,6 +170,7 @@ def textrank(
         tol,
         max_iter,
         form,
+        method,
         distribution("teleport", teleport, layout),
         distribution("start", start, layout),
         resolve_threads(threads),
@@ -216,6 +230,7 @@ def _native(flat: Array, layout: Groups, edge: str | None, options: _Options) ->
         options.tol,
         options.max_iter,
         FORMS.index(options.form),
+        METHODS.index(options.method),
         options.threads,
         scores,
         n_iter,
@@ -240,6 +255,7 @@ def _explain_failure(
         )
     if edge is None:
         explain_bad_weights(flat, layout, None)
+    require_finite_rows("embeddings", flat, layout)  # before a large group's edges are written down
     explain_bad_weights(embedding_edges(flat, layout, edge, "native", threads), layout, edge)
 
 
