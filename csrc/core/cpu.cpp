@@ -21,9 +21,9 @@ Isa best_isa() {
   return Isa::scalar;
 }
 
-Isa wanted_isa() {
-  const Isa best = best_isa();
-  const char* wish = std::getenv("RLSFT_ISA");
+}  // namespace
+
+Isa choose_isa(Isa best, const char* wish) {
   if (wish == nullptr || *wish == '\0') return best;
   for (int i = 0; i < 3; ++i) {
     if (std::string(wish) != kNames[i]) continue;
@@ -34,10 +34,8 @@ Isa wanted_isa() {
   throw std::invalid_argument(std::string("RLSFT_ISA must be scalar, avx2 or avx512, got ") + wish);
 }
 
-}  // namespace
-
 Isa active_isa() {
-  static const Isa isa = wanted_isa();
+  static const Isa isa = choose_isa(best_isa(), std::getenv("RLSFT_ISA"));
   return isa;
 }
 

@@ -5,8 +5,11 @@ namespace rlsft {
 
 enum class Isa { scalar = 0, avx2 = 1, avx512 = 2 };
 
-// Read once for each process. Throws std::invalid_argument when RLSFT_ISA is none of the three, or names one that
-// this CPU lacks: a wish that cannot be met must not change silently what a bench measures.
+// The wish, or the best where there is none (null or empty). Throws std::invalid_argument when the wish is none of the
+// three names, or one beyond the best: a wish that cannot be met must not change silently what a bench measures.
+Isa choose_isa(Isa best, const char* wish);
+
+// choose_isa() of this CPU and RLSFT_ISA, read once for each process.
 Isa active_isa();
 const char* active_isa_name();
 
