@@ -202,8 +202,8 @@ def step_case(rows: int) -> StepCase:
         providers += [Provider(f"{name} {threads}T", run, threads, package=package) for name, run, package in steps]
     flops, bytes_read = 2 * rows * K_SET * 64, 4 * rows * 64
     note = (
-        f"{STEPS} steps a call ({flops / 1e6:.0f} MFLOP and {bytes_read / 1e6:.1f} MB each): labels and sums, ours with "
-        "float64 sums and its preparation in the time"
+        f"{STEPS} steps a call, {flops / 1e6:.0f} MFLOP and {bytes_read / 1e6:.1f} MB each: labels and sums; ours "
+        "with float64 sums and its preparation in the time"
     )
     return StepCase(truth, f"step {rows}x64", note + ("" if HAS_FAISS else "; faiss is not installed"), providers)
 
