@@ -130,8 +130,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   rlsft::PagerankOutcome outcome, other;
   const std::vector<double> scores = rank(p, order, method, 1, &outcome);
   check_scores(p, scores, outcome);
-  REQUIRE(same_bits(scores, rank(p, order, method, 2 + in.byte() % 2, &other)));
-  REQUIRE(other.n_iter == outcome.n_iter);
+  const std::uint8_t twist = in.byte();
+  if (twist % 16 == 1) {  // seldom: threads that wait for each other are slow where cores are busy
+    REQUIRE(same_bits(scores, rank(p, order, method, 2 + twist / 16 % 2, &other)));
+    REQUIRE(other.n_iter == outcome.n_iter);
+  }
   // the steps bound the errors: a / (1 - a) times for Jacobi, and Gauss-Seidel is no slower
   const double allowed = 4 * p.options.tol / (1 - p.options.damping) + 1e-12;
   const std::vector<double> elsewhere = rank(p, EdgeOrder::coo, SweepMethod::jacobi, 1, &other);

@@ -12,7 +12,20 @@ from rlsft_kernels.isodata.reference_parts import nearest
 
 DEPTHS = (1, 2, 3, 7, 16, 17, 63, 64, 65, 130, 384, 1000)  # a packed block holds 64 coordinates
 COUNTS = (1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 33, 300)  # a panel holds 4, 8 or 16 centres
-KINDS = ("blobs", "offset", "grid", "copies", "pairs", "tiny", "huge", "far", "one point", "uniform", "distant")
+KINDS = (
+    "blobs",
+    "offset",
+    "grid",
+    "copies",
+    "pairs",
+    "tiny",
+    "huge",
+    "far",
+    "one point",
+    "uniform",
+    "distant",
+    "scales",
+)
 
 
 @dataclass
@@ -67,6 +80,11 @@ def _transformed(
         pairs = len(points) // 3
         points[:pairs], points[pairs : 2 * pairs] = 3e9 * points[:pairs], -3e9 * points[:pairs]  # middle near 0
         return points, centers
+    if kind == "scales":  # pairs that float32 cannot tell apart, seen from rows far below the set's mean norm
+        lengths = 10.0 ** g.uniform(-3, 4, (len(points), 1))
+        points = np.concatenate([points * lengths, -points * lengths])
+        twin = 1e-4 * centers[(np.arange(len(centers)) // 2) * 2]
+        return points, twin * (1 + 1e-8 * (np.arange(len(centers)) % 2)[:, None])
     if kind == "uniform":
         return g.random(points.shape), g.random(centers.shape)
     return points, centers
