@@ -67,7 +67,7 @@ bool nearest(const double* distances, std::int64_t k, std::int64_t n, std::int64
 }
 
 // Blocks of this many registers: a sum over few members would wait for each addition otherwise.
-constexpr std::int64_t kBlocks = 4;
+constexpr std::int64_t kBlocks = RLSFT_REGISTER == 64 ? 8 : 4;
 constexpr std::int64_t kBlock = kBlocks * kWidth;
 
 template <typename T>
@@ -79,7 +79,7 @@ void mean(const T* const* members, std::int64_t count, std::int64_t d, double* o
     Doubles anchor[kBlocks], sum[kBlocks] = {};
     for (int b = 0; b < kBlocks; ++b) anchor[b] = load(first + q + b * kWidth);
     for (std::int64_t j = 1; j < count; ++j) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int b = 0; b < kBlocks; ++b) sum[b] += load(members[j] + q + b * kWidth) - anchor[b];
     }
     for (int b = 0; b < kBlocks; ++b) store(out + q + b * kWidth, anchor[b] + sum[b] * share);
@@ -101,7 +101,7 @@ double variance(const T* const* members, std::int64_t count, std::int64_t d, con
     Doubles center[kBlocks], sum[kBlocks] = {};
     for (int b = 0; b < kBlocks; ++b) center[b] = load(mean + q + b * kWidth);
     for (std::int64_t j = 0; j < count; ++j) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int b = 0; b < kBlocks; ++b) {
         const Doubles difference = load(members[j] + q + b * kWidth) - center[b];
         sum[b] += difference * difference;
@@ -133,13 +133,14 @@ double squared_distance(const T* x, const double* c, std::int64_t d) {
   Doubles sum[kBlocks] = {};
   std::int64_t q = 0;
   for (; q + kBlock <= d; q += kBlock) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int b = 0; b < kBlocks; ++b) {
       const Doubles difference = load(x + q + b * kWidth) - load(c + q + b * kWidth);
       sum[b] += difference * difference;
     }
   }
-  const Doubles lanes = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  Doubles lanes = {};
+  for (int b = 0; b < kBlocks; ++b) lanes += sum[b];
   double total = 0;
   for (std::int64_t lane = 0; lane < kWidth; ++lane) total += lanes[lane];
   for (; q < d; ++q) {
