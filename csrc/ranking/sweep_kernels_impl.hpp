@@ -224,6 +224,7 @@ inline void four_dots(const T* const* rows, std::int64_t d, const double* z, dou
   for (; k + kWide <= d; k += kWide) {
 #pragma GCC unroll 4
     for (int r = 0; r < 4; ++r) {
+      __builtin_prefetch(rows[r] + 4 * d + k, 0, 3);  // the rows that come next
       const Wide values = load_wide(rows[r] + k);
       lanes[r] += values * (Squares ? values : load_doubles(z + k));
     }
