@@ -1,5 +1,5 @@
-// Vector types that the per-ISA files share; included inside namespace rlsft::RLSFT_ISA, after RLSFT_REGISTER is set and
-// <immintrin.h> is included where __AVX512F__ is.
+// Vector types that the per-ISA files share; included inside namespace rlsft::RLSFT_ISA, after RLSFT_REGISTER is set
+// and, where __AVX512F__ is, <immintrin.h> is included.
 // Only builtins here: an inline function of the standard library, compiled for AVX-512 in such a file, could be the one
 // copy the linker keeps for everybody.
 

@@ -24,8 +24,8 @@ class CosineGraph final : public LargeGraph {
     threads_ = useful_threads(static_cast<double>(n) * static_cast<double>(d) * 0.25, threads);
   }
 
-  // Norms of the rows, and the projection of all ones. Not finite: a value is NaN or infinite. Extreme: squares left the
-  // range of double.
+  // Norms of the rows, and the projection of all ones. Not finite: a value is NaN or infinite. Extreme: squares left
+  // the range of double.
   enum class Rows { usable, not_finite, extreme };
   Rows measure() {
     std::vector<char> is_extreme(static_cast<std::size_t>(block_count()), 0);
@@ -35,8 +35,8 @@ class CosineGraph final : public LargeGraph {
         double squares[4], weights[4] = {0.0, 0.0, 0.0, 0.0};
         kernels_.squares(four, d_, squares);
         for (std::int64_t r = 0; r < count; ++r) {
-          // zero rows of doubles too: only the matrix tells them from rows whose squares vanish
-          if (!std::isfinite(squares[r]) || (sizeof(T) == 8 && squares[r] < 1e-250)) is_extreme[block] = 1;
+          const bool vanishes = sizeof(T) == 8 && squares[r] < 1e-250 && !is_zero(four[r]);
+          if (vanishes || !std::isfinite(squares[r])) is_extreme[block] = 1;
           scale_[i + r] = weights[r] = squares[r] > 0.0 ? 1.0 / std::sqrt(squares[r]) : 0.0;
         }
         kernels_.accumulate(four, d_, weights, partial_.data() + block * d_);
@@ -67,8 +67,8 @@ class CosineGraph final : public LargeGraph {
     });
   }
 
-  // A whole sweep in one pass over the rows: a row's y_j becomes its next u_j = next_u(block, j, y_j), and while the row
-  // is in the cache it is added to the next projection. `u` is overwritten; `total` is its sum.
+  // A whole sweep in one pass over the rows: a row's y_j becomes its next u_j = next_u(block, j, y_j), and while the
+  // row is in the cache it is added to the next projection. `u` is overwritten; `total` is its sum.
   template <typename NextU>
   void sweep(double* u, double total, const NextU& next_u) {
     clear_partial();
@@ -130,7 +130,9 @@ class CosineGraph final : public LargeGraph {
   template <typename Body>
   void for_blocks(const Body& body) const {
     parallel_for(block_count(), threads_, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t block = begin; block < end; ++block) body(block, block * kBlock, std::min(n, (block + 1) * kBlock));
+      for (std::int64_t block = begin; block < end; ++block) {
+        body(block, block * kBlock, std::min(n, (block + 1) * kBlock));
+      }
     });
   }
 
@@ -142,6 +144,10 @@ class CosineGraph final : public LargeGraph {
       for (std::int64_t r = 0; r < 4; ++r) four[r] = rows_ + std::min(i + r, last - 1) * d_;
       body(four, i, std::min<std::int64_t>(4, last - i));
     }
+  }
+
+  bool is_zero(const T* row) const {
+    return std::all_of(row, row + d_, [](T value) { return value == 0; });
   }
 
   std::uint64_t key_of_row(std::int64_t i) const {

@@ -54,7 +54,10 @@ bool GroupGram<T>::compute_in_place(const T* rows, std::int64_t m, std::int64_t 
   const T low = static_cast<T>(std::ldexp(static_cast<double>(d), -2 * kSafeExponent<T>));
   const T high = static_cast<T>(std::ldexp(1.0, 2 * kSafeExponent<T>));
   bool safe = true;
-  for (std::int64_t i = 0; i < m; ++i) safe &= gram_.data()[i * (ld_ + 1)] >= low && gram_.data()[i * (ld_ + 1)] <= high;
+  for (std::int64_t i = 0; i < m; ++i) {
+    const T square = gram_.data()[i * (ld_ + 1)];
+    safe &= square >= low && square <= high;
+  }
   if (safe) std::fill_n(exponents_.reserve(m), m, 0);
   return safe;
 }
@@ -65,7 +68,9 @@ void GroupGram<T>::multiply(const T* rows, std::int64_t m_padded, std::int64_t d
   T* gram = gram_.reserve(m_padded * ld_);
   if (m_padded < ld_) std::fill_n(gram, m_padded * ld_, T(0));
   const DenseKernels<T>& kernels = dense_kernels<T>();
-  if (m_padded <= kManyRows) return kernels.gram(rows, m_padded, d_padded, stride, 0, m_padded, next, mirror, gram, ld_);
+  if (m_padded <= kManyRows) {
+    return kernels.gram(rows, m_padded, d_padded, stride, 0, m_padded, next, mirror, gram, ld_);
+  }
   // the first strips are the longest, so they are dealt in turn
   constexpr std::int64_t kStrip = 32;
   const std::int64_t strips = (m_padded + kStrip - 1) / kStrip;

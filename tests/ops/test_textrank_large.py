@@ -117,12 +117,12 @@ def test_bad_values_are_named(edge: str, value: float, dtype: Any) -> None:
 
 
 def test_equal_rows_tie_from_an_uneven_start_too() -> None:
-    rows = awkward_rows(700, 24, np.float32)
+    rows = awkward_rows(700, 24, np.float64)
     start = np.random.default_rng(5).random(700)
     for form in ("stochastic", "eigenvector"):
-        scores = textrank(embeddings=rows, start=start, form=form, max_iter=5000).scores
+        scores = textrank(embeddings=rows, start=start, form=form, tol=1e-4).scores  # far from settled
         assert scores[7] == scores[350] == scores[698] == scores[11]
-        np.testing.assert_allclose(scores, textrank(embeddings=rows, form=form).scores, rtol=1e-5)
+        np.testing.assert_allclose(scores, textrank(embeddings=rows, form=form).scores, rtol=1e-2)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

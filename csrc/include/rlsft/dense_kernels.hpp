@@ -1,7 +1,8 @@
 // The inner loops of the graph ops, compiled once for each instruction set and chosen at run time.
 //
 // Bits: a dot product is summed in one fixed order (16 float or 8 double lanes, then a fixed tree) wherever the pair
-// lies in a tile. So equal rows give equal numbers, and batching changes nothing. Instruction sets differ from each other in the last bits, because only some have FMA.
+// lies in a tile. So equal rows give equal numbers, and batching changes nothing. Instruction sets differ from each
+// other in the last bits, because only some have FMA.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +24,8 @@ struct DenseKernels {
   T (*copy_row)(const T* source, std::int64_t d, T* destination);
 
   // gram[i, j] = rows_i . rows_j for i in begin..end and j >= i; with `mirror` gram[j, i] too. rows [m, stride] at any
-  // address; m, begin and end are multiples of kRowTile, d of kLanes; gram [m, ld]. `next` (or null): m * d values that are
-  // brought into the cache meanwhile.
+  // address; m, begin and end are multiples of kRowTile, d of kLanes; gram [m, ld]. `next` (or null): m * d values that
+  // are brought into the cache meanwhile.
   void (*gram)(const T* rows, std::int64_t m, std::int64_t d, std::int64_t stride, std::int64_t begin,
                std::int64_t end, const T* next, bool mirror, T* gram, std::int64_t ld);
 

@@ -35,9 +35,12 @@ class GroupGram {
   // dot product of the rows as given: gram * 2^(exponent_i + exponent_j)
   int row_exponent(std::int64_t i) const { return exponents_.data()[i]; }
   bool has_scaled_rows() const;
-  // |gram(i, j) - x_i . x_j| <= relative_error() |x_i| |x_j|: a lane rounds each of its products and sums, then a tree of four
-  // additions follows
-  double relative_error() const { return static_cast<double>(2 * (round_up(d_, kLanes<T>) / kLanes<T>) + 8) * (std::numeric_limits<T>::epsilon() / 2); }
+  // |gram(i, j) - x_i . x_j| <= relative_error() |x_i| |x_j|: a lane rounds each of its products and sums, then a tree
+  // of four additions follows
+  double relative_error() const {
+    const std::int64_t steps = round_up(d_, kLanes<T>) / kLanes<T>;
+    return static_cast<double>(2 * steps + 8) * (std::numeric_limits<T>::epsilon() / 2);
+  }
 
  private:
   bool compute_in_place(const T* rows, std::int64_t m, std::int64_t d, const T* next);
