@@ -178,7 +178,7 @@ def test_the_core_refuses_arrays_it_would_misread() -> None:
 
     rows = response_groups(1, 4, 8)[0]
     n_iter, residual, scores = np.empty(1, np.int64), np.empty(1), np.empty(4, np.float32)
-    tail: Any = (1, None, None, 0.85, 1e-10, 100, 0, 1, scores, n_iter, residual)
+    tail: Any = (1, None, None, 0.85, 1e-10, 100, 0, 0, 1, scores, n_iter, residual)
     with pytest.raises(TypeError, match="incompatible function arguments"):
         _C.textrank_embeddings(rows.astype(np.float16), np.array([0, 4]), *tail)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="incompatible function arguments"):
