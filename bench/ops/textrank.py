@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from bench.measure import Provider
+from bench.textrank_peers import batch_peers, matrix_peers
 from rlsft_kernels import textrank
 
 DAMPING, TOL = 0.85, 1e-6
@@ -132,6 +133,7 @@ def matrix_case(n: int) -> TextRankCase:
         Provider("rlsft native 2T", lambda: textrank(edges, tol=TOL, backend="native").scores[None], threads=2),
         Provider("numpy GEMV loop float32", partial(gemv_loop, edges), package="numpy"),
         Provider("torch GEMV loop 1T", partial(gemv_loop_torch, tensor), package="torch"),
+        *matrix_peers(edges, TOL),
     ]
     note = f"given float32 matrix, L1 step {TOL:g}; a sweep reads {4 * n * n / 1e6:.0f} MB"
     return TextRankCase(edges, truth[None], f"matrix {n}x{n}", listed, note=note)
@@ -213,6 +215,7 @@ def providers(groups: np.ndarray) -> list[Provider]:
         Provider("numpy batched 1T", partial(numpy_batched, groups), package="numpy"),
         Provider("torch batched 1T", partial(torch_batched, tensor), package="torch"),
         Provider("torch batched 2T", partial(torch_batched, tensor), threads=2, package="torch"),
+        *batch_peers(groups, TOL),
         Provider("networkx loop", partial(networkx_loop, few), scale=len(groups) / len(few), package="networkx"),
     ]
 

@@ -92,7 +92,7 @@ inline void gram_tile(const T* a, const T* b, std::int64_t d, std::int64_t strid
 
 template <typename T>
 void gram(const T* rows, std::int64_t m, std::int64_t d, std::int64_t stride, std::int64_t begin, std::int64_t end,
-          const T* next, T* out, std::int64_t ld) {
+          const T* next, bool mirror, T* out, std::int64_t ld) {
   constexpr int R = RLSFT_TILE;
   constexpr std::int64_t kBlock = 64;  // rows of the right side that stay in L2 while the left side passes by
   const std::int64_t tiles = (m / R) * (m / R + 1) / 2;
@@ -105,7 +105,7 @@ void gram(const T* rows, std::int64_t m, std::int64_t d, std::int64_t stride, st
       }
     }
   }
-  for (std::int64_t i = begin; i < end; ++i) {
+  for (std::int64_t i = begin; mirror && i < end; ++i) {
     for (std::int64_t j = i + 1; j < m; ++j) out[j * ld + i] = out[i * ld + j];
   }
 }
@@ -138,43 +138,46 @@ T copy_row(const T* source, std::int64_t d, T* destination) {
 }
 
 template <EdgeMap Map>
-inline Vec<double> mapped(Vec<double> cosine) {
-  const Vec<double> one = Vec<double>{} + 1.0;
+inline Wide mapped(Wide cosine) {
+  const Wide one = Wide{} + 1.0;
   cosine = cosine > 1.0 ? one : cosine;
   cosine = cosine < -1.0 ? -one : cosine;
   if (Map == EdgeMap::shifted_cosine) cosine = 0.5 + 0.5 * cosine;
-  if (Map == EdgeMap::relu_cosine) cosine = cosine > 0.0 ? cosine : Vec<double>{};
+  if (Map == EdgeMap::relu_cosine) cosine = cosine > 0.0 ? cosine : Wide{};
   return cosine;
 }
 
-// Eight columns at a time down all rows: their sums need no horizontal addition.
+// A register of columns at a time down all rows: their sums need no horizontal addition.
 template <typename T, EdgeMap Map>
-void map_columns(const T* gram, std::int64_t begin, std::int64_t end, std::int64_t m, std::int64_t ld,
-                 const double* inverse_norms, T* edges, double* sums) {
-  using Eight = typename EightOf<T>::type;
-  typedef long long Index __attribute__((vector_size(64)));
-  const Index lanes = {0, 1, 2, 3, 4, 5, 6, 7};
-  for (std::int64_t j = 0; j < ld; j += 8) {
-    const Vec<double> scale = load_doubles(inverse_norms + j);
+void map_columns(const T* gram, std::int64_t begin, std::int64_t end, std::int64_t column, std::int64_t m,
+                 std::int64_t ld, const double* inverse_norms, T* edges, double* sums) {
+  using Narrow = typename WideOf<T>::type;
+  typedef long long Index __attribute__((vector_size(RLSFT_REGISTER)));
+  Index lanes = {};
+  for (int lane = 0; lane < kWide; ++lane) lanes[lane] = lane;
+  for (std::int64_t j = column; j < ld; j += kWide) {
+    const Wide scale = load_doubles(inverse_norms + j);
     const Index inside = lanes < m - j;
-    Vec<double> total = {};
+    Wide total = {};
     for (std::int64_t i = begin; i < end; ++i) {
-      Vec<double> weight = mapped<Map>(load_eight(gram + i * ld + j) * (scale * inverse_norms[i]));
-      weight = (inside & (lanes != i - j)) ? weight : Vec<double>{};
-      const Eight edge = __builtin_convertvector(weight, Eight);
-      *reinterpret_cast<Eight*>(edges + i * ld + j) = edge;
-      total += __builtin_convertvector(edge, Vec<double>);
+      Wide weight = mapped<Map>(load_wide(gram + i * ld + j) * (scale * inverse_norms[i]));
+      weight = (inside & (lanes != i - j)) ? weight : Wide{};
+      Narrow edge;
+      narrow(weight, edge);
+      *reinterpret_cast<Narrow*>(edges + i * ld + j) = edge;
+      total += widened(edge);
     }
     store_doubles(total, sums + j);
   }
 }
 
 template <typename T>
-void map_edges(const T* gram, std::int64_t begin, std::int64_t end, std::int64_t m, std::int64_t ld,
-               const double* inverse_norms, EdgeMap map, T* edges, double* sums) {
+void map_edges(const T* gram, std::int64_t begin, std::int64_t end, std::int64_t column, std::int64_t m,
+               std::int64_t ld, const double* inverse_norms, EdgeMap map, T* edges, double* sums) {
   switch (map) {
 #define RLSFT_CASE(name) \
-  case EdgeMap::name: return map_columns<T, EdgeMap::name>(gram, begin, end, m, ld, inverse_norms, edges, sums);
+  case EdgeMap::name: \
+    return map_columns<T, EdgeMap::name>(gram, begin, end, column, m, ld, inverse_norms, edges, sums);
     RLSFT_CASE(cosine)
     RLSFT_CASE(shifted_cosine)
     RLSFT_CASE(relu_cosine)

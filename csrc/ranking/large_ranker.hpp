@@ -37,9 +37,14 @@ RankOutcome large_jacobi(LargeGraph& graph, const RankOptions& options, const st
 template <typename T>
 void write_scores(const std::vector<double>& x, RankForm form, T* scores);
 
-// An explicit graph: weights [n, ld], row i holds the edges that leave i. O(n^2) a sweep, n^2 values read.
+// Which entries of a matrix exist. `upper`: it is symmetric, and only columns j >= i of row i are read.
+enum class Stored { all, upper };
+
+// An explicit graph: weights [n, ld], row i holds the edges that leave i. O(n^2) a sweep; a symmetric one is found out,
+// and half of it read. gauss_seidel needs all entries.
 template <typename T>
-RankOutcome rank_large_dense(const T* weights, std::int64_t n, std::int64_t ld, bool allow_negative,
+RankOutcome rank_large_dense(const T* weights, std::int64_t n, std::int64_t ld, Stored stored,
+                             bool allow_negative,
                              const double* teleport, const double* start, const RankOptions& options, int threads,
                              T* scores);
 

@@ -50,23 +50,28 @@ bool GroupGram<T>::compute_in_place(const T* rows, std::int64_t m, std::int64_t 
   constexpr std::int64_t kFewRows = 16;
   const bool aligned = reinterpret_cast<std::uintptr_t>(rows) % 64 == 0;
   if (m % kRowTile != 0 || d % kLanes<T> != 0 || m > kManyRows || !(aligned || m <= kFewRows)) return false;
-  multiply(rows, m, d, d, next, 1);
+  multiply(rows, m, d, d, next, 1, true);
   const T low = static_cast<T>(std::ldexp(static_cast<double>(d), -2 * kSafeExponent<T>));
   const T high = static_cast<T>(std::ldexp(1.0, 2 * kSafeExponent<T>));
   bool safe = true;
-  for (std::int64_t i = 0; i < m; ++i) safe &= gram_.data()[i * (ld_ + 1)] >= low && gram_.data()[i * (ld_ + 1)] <= high;
+  for (std::int64_t i = 0; i < m; ++i) {
+    const T square = gram_.data()[i * (ld_ + 1)];
+    safe &= square >= low && square <= high;
+  }
   if (safe) std::fill_n(exponents_.reserve(m), m, 0);
   return safe;
 }
 
 template <typename T>
 void GroupGram<T>::multiply(const T* rows, std::int64_t m_padded, std::int64_t d_padded, std::int64_t stride,
-                            const T* next, int threads) {
+                            const T* next, int threads, bool mirror) {
   T* gram = gram_.reserve(m_padded * ld_);
   if (m_padded < ld_) std::fill_n(gram, m_padded * ld_, T(0));
   const DenseKernels<T>& kernels = dense_kernels<T>();
-  if (m_padded <= kManyRows) return kernels.gram(rows, m_padded, d_padded, stride, 0, m_padded, next, gram, ld_);
-  // a strip of rows and its mirror image are one thread's: the first strips are the longest, so they are dealt in turn
+  if (m_padded <= kManyRows) {
+    return kernels.gram(rows, m_padded, d_padded, stride, 0, m_padded, next, mirror, gram, ld_);
+  }
+  // the first strips are the longest, so they are dealt in turn
   constexpr std::int64_t kStrip = 32;
   const std::int64_t strips = (m_padded + kStrip - 1) / kStrip;
   threads = std::max(1, std::min<int>(threads, static_cast<int>(strips)));
@@ -74,7 +79,25 @@ void GroupGram<T>::multiply(const T* rows, std::int64_t m_padded, std::int64_t d
     for (std::int64_t t = begin; t < end; ++t) {
       for (std::int64_t strip = t; strip < strips; strip += threads) {
         const std::int64_t first = strip * kStrip;
-        kernels.gram(rows, m_padded, d_padded, stride, first, std::min(first + kStrip, m_padded), nullptr, gram, ld_);
+        const std::int64_t last = std::min(first + kStrip, m_padded);
+        kernels.gram(rows, m_padded, d_padded, stride, first, last, nullptr, false, gram, ld_);
+      }
+    }
+  });
+  if (mirror) mirror_upper(threads);
+}
+
+// Square by square: a column written from top to bottom would touch a page for every value.
+template <typename T>
+void GroupGram<T>::mirror_upper(int threads) {
+  constexpr std::int64_t kSide = 32;
+  T* gram = gram_.data();
+  parallel_for((m_ + kSide - 1) / kSide, threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t j0 = begin * kSide; j0 < std::min(end * kSide, m_); j0 += kSide) {
+      for (std::int64_t i0 = 0; i0 <= j0; i0 += kSide) {
+        for (std::int64_t j = j0; j < std::min(j0 + kSide, m_); ++j) {
+          for (std::int64_t i = i0; i < std::min(i0 + kSide, j); ++i) gram[j * ld_ + i] = gram[i * ld_ + j];
+        }
       }
     }
   });
@@ -82,6 +105,12 @@ void GroupGram<T>::multiply(const T* rows, std::int64_t m_padded, std::int64_t d
 
 template <typename T>
 bool GroupGram<T>::compute(const T* rows, std::int64_t m, std::int64_t d, bool fetch_next, int threads) {
+  return compute_part(rows, m, d, fetch_next, threads, true);
+}
+
+template <typename T>
+bool GroupGram<T>::compute_part(const T* rows, std::int64_t m, std::int64_t d, bool fetch_next, int threads,
+                                bool mirror) {
   const std::int64_t m_padded = round_up(m, kRowTile), d_padded = round_up(d, kLanes<T>);
   m_ = m;
   d_ = d;
@@ -93,7 +122,7 @@ bool GroupGram<T>::compute(const T* rows, std::int64_t m, std::int64_t d, bool f
     const std::int64_t stride = d_padded + (d_padded / kLanes<T> % 2 == 0 ? kLanes<T> : 0);
     T* packed = packed_.reserve(m_padded * stride);
     if (!pack(rows, d, packed, d_padded, stride)) return false;
-    multiply(packed, m_padded, d_padded, stride, next, threads);
+    multiply(packed, m_padded, d_padded, stride, next, threads, mirror);
   }
   dense_kernels<T>().inverse_norms(gram_.data(), m, ld_, inverse_norms_.reserve(round_up(ld_, 8)));
   std::fill(inverse_norms_.data() + round_up(m, 8), inverse_norms_.data() + ld_, 0.0);
@@ -104,12 +133,13 @@ template <typename T>
 T* GroupGram<T>::edges(EdgeMap map) {
   T* edges = edges_.reserve(m_ * ld_);
   double* sums = sums_.reserve(ld_);
-  dense_kernels<T>().map_edges(gram_.data(), 0, m_, m_, ld_, inverse_norms_.data(), map, edges, sums);
+  dense_kernels<T>().map_edges(gram_.data(), 0, m_, 0, m_, ld_, inverse_norms_.data(), map, edges, sums);
   return edges;
 }
 
 template <typename T>
-T* GroupGram<T>::edges_in_place(EdgeMap map, int threads) {
+T* GroupGram<T>::upper_edges(const T* rows, std::int64_t m, std::int64_t d, EdgeMap map, int threads) {
+  if (!compute_part(rows, m, d, false, threads, false)) return nullptr;
   constexpr std::int64_t kBlock = 8;  // rows: few enough to stay in L1 while strips of columns pass over them
   T* edges = gram_.data();
   double* inverse = inverse_norms_.data();
@@ -117,7 +147,7 @@ T* GroupGram<T>::edges_in_place(EdgeMap map, int threads) {
     std::vector<double> unused(static_cast<std::size_t>(ld_));
     for (std::int64_t block = begin; block < end; ++block) {
       const std::int64_t first = block * kBlock;
-      dense_kernels<T>().map_edges(edges, first, std::min(first + kBlock, m_), m_, ld_, inverse, map, edges,
+      dense_kernels<T>().map_edges(edges, first, std::min(first + kBlock, m_), first, m_, ld_, inverse, map, edges,
                                    unused.data());
     }
   });

@@ -38,6 +38,11 @@ struct SweepKernels {
   void (*sweep)(const T* weights, std::int64_t m, std::int64_t ld, std::int64_t begin, std::int64_t end,
                 const double* u, double* y);
 
+  // y[j] += what rows begin..end of the upper triangle of a symmetric W give to W u: each weight with j > i counts for
+  // y[i] and for y[j], those on the diagonal once. begin is a multiple of 4; weights [m, ld] at any address.
+  void (*sweep_upper)(const T* weights, std::int64_t m, std::int64_t ld, std::int64_t begin, std::int64_t end,
+                      const double* u, double* y);
+
   // sums[i] = sum_j weights[i, j] for j < columns and i in begin..end. False when some weight is negative, NaN or inf.
   bool (*row_sums)(const T* weights, std::int64_t begin, std::int64_t end, std::int64_t columns, std::int64_t ld,
                    double* sums);

@@ -1,4 +1,8 @@
 // Included by sweep_kernels_<isa>.cpp, which define RLSFT_ISA (a namespace) and RLSFT_REGISTER (bytes of a register).
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 #include "sweep_kernels.hpp"
 
 namespace rlsft {
@@ -7,36 +11,36 @@ namespace {
 
 #include "dense_kernels_lanes.hpp"
 
-// y[j .. j+16) over all rows; four chains of rows hide the latency of an addition.
+// y[j .. j + 2 registers) over all rows; four chains of rows hide the latency of an addition.
 template <typename T>
-inline void sweep_sixteen(const T* weights, std::int64_t m, std::int64_t ld, const double* u, double* y) {
-  Vec<double> low[4] = {}, high[4] = {};
+inline void sweep_two(const T* weights, std::int64_t m, std::int64_t ld, const double* u, double* y) {
+  Wide low[4] = {}, high[4] = {};
   std::int64_t i = 0;
   for (; i + 4 <= m; i += 4) {
 #pragma GCC unroll 4
     for (int r = 0; r < 4; ++r) {
       const T* w = weights + (i + r) * ld;
-      low[r] += u[i + r] * load_eight(w);
-      high[r] += u[i + r] * load_eight(w + 8);
+      low[r] += u[i + r] * load_wide(w);
+      high[r] += u[i + r] * load_wide(w + kWide);
     }
   }
   for (; i < m; ++i) {
-    low[0] += u[i] * load_eight(weights + i * ld);
-    high[0] += u[i] * load_eight(weights + i * ld + 8);
+    low[0] += u[i] * load_wide(weights + i * ld);
+    high[0] += u[i] * load_wide(weights + i * ld + kWide);
   }
   store_doubles((low[0] + low[2]) + (low[1] + low[3]), y);
-  store_doubles((high[0] + high[2]) + (high[1] + high[3]), y + 8);
+  store_doubles((high[0] + high[2]) + (high[1] + high[3]), y + kWide);
 }
 
 template <typename T>
-inline void sweep_eight(const T* weights, std::int64_t m, std::int64_t ld, const double* u, double* y) {
-  Vec<double> chains[4] = {};
+inline void sweep_one(const T* weights, std::int64_t m, std::int64_t ld, const double* u, double* y) {
+  Wide chains[4] = {};
   std::int64_t i = 0;
   for (; i + 4 <= m; i += 4) {
 #pragma GCC unroll 4
-    for (int r = 0; r < 4; ++r) chains[r] += u[i + r] * load_eight(weights + (i + r) * ld);
+    for (int r = 0; r < 4; ++r) chains[r] += u[i + r] * load_wide(weights + (i + r) * ld);
   }
-  for (; i < m; ++i) chains[0] += u[i] * load_eight(weights + i * ld);
+  for (; i < m; ++i) chains[0] += u[i] * load_wide(weights + i * ld);
   store_doubles((chains[0] + chains[2]) + (chains[1] + chains[3]), y);
 }
 
@@ -44,10 +48,10 @@ template <typename T>
 std::int64_t iterate(const PaddedGraph<T>& graph, const SweepLimits& limits, double* x, double* u, double* y,
                      double* residual) {
   const double a = limits.damping;
-  const Vec<double> zero = {};
-  Vec<double> lost = {};
-  for (std::int64_t j = 0; j < graph.ld; j += 8) {
-    const Vec<double> inverse = load_doubles(graph.inverse_sums + j), now = load_doubles(x + j);
+  const Wide zero = {};
+  Wide lost = {};
+  for (std::int64_t j = 0; j < graph.ld; j += kWide) {
+    const Wide inverse = load_doubles(graph.inverse_sums + j), now = load_doubles(x + j);
     store_doubles(now * inverse, u + j);
     lost += inverse == 0.0 ? now : zero;
   }
@@ -55,22 +59,22 @@ std::int64_t iterate(const PaddedGraph<T>& graph, const SweepLimits& limits, dou
   std::int64_t n_iter = 0;
   while (n_iter < limits.max_iter && !(step < limits.tol)) {
     std::int64_t column = 0;
-    for (; column + 16 <= graph.ld; column += 16) {
-      sweep_sixteen(graph.weights + column, graph.m, graph.ld, u, y + column);
+    for (; column + 2 * kWide <= graph.ld; column += 2 * kWide) {
+      sweep_two(graph.weights + column, graph.m, graph.ld, u, y + column);
     }
-    if (column < graph.ld) sweep_eight(graph.weights + column, graph.m, graph.ld, u, y + column);
-    const double dangling = sum_lanes(lost);
-    Vec<double> moved = {};
+    if (column < graph.ld) sweep_one(graph.weights + column, graph.m, graph.ld, u, y + column);
+    const double dangling = sum_wide(lost);
+    Wide moved = {};
     lost = zero;
-    for (std::int64_t j = 0; j < graph.ld; j += 8) {
-      const Vec<double> v = load_doubles(graph.teleport + j), inverse = load_doubles(graph.inverse_sums + j);
-      const Vec<double> next = (1.0 - a) * v + a * (load_doubles(y + j) + dangling * v);
+    for (std::int64_t j = 0; j < graph.ld; j += kWide) {
+      const Wide v = load_doubles(graph.teleport + j), inverse = load_doubles(graph.inverse_sums + j);
+      const Wide next = (1.0 - a) * v + a * (load_doubles(y + j) + dangling * v);
       moved += absolute(next - load_doubles(x + j));
       lost += inverse == 0.0 ? next : zero;
       store_doubles(next, x + j);
       store_doubles(next * inverse, u + j);
     }
-    step = sum_lanes(moved);
+    step = sum_wide(moved);
     ++n_iter;
   }
   *residual = step;
@@ -80,7 +84,7 @@ std::int64_t iterate(const PaddedGraph<T>& graph, const SweepLimits& limits, dou
 template <typename T>
 inline void add_row(const T* row, double factor, std::int64_t m, double* y) {
   std::int64_t j = 0;
-  for (; j + 8 <= m; j += 8) store_doubles(load_doubles(y + j) + factor * load_eight(row + j), y + j);
+  for (; j + kWide <= m; j += kWide) store_doubles(load_doubles(y + j) + factor * load_wide(row + j), y + j);
   for (; j < m; ++j) y[j] += factor * static_cast<double>(row[j]);
 }
 
@@ -124,9 +128,9 @@ void sweep(const T* weights, std::int64_t m, std::int64_t ld, std::int64_t begin
     const T *w0 = weights + i * ld, *w1 = w0 + ld, *w2 = w1 + ld, *w3 = w2 + ld;
     const double u0 = u[i], u1 = u[i + 1], u2 = u[i + 2], u3 = u[i + 3];
     std::int64_t j = begin;
-    for (; j + 8 <= end; j += 8) {
-      const Vec<double> sum = (u0 * load_eight(w0 + j) + u1 * load_eight(w1 + j)) +
-                              (u2 * load_eight(w2 + j) + u3 * load_eight(w3 + j));
+    for (; j + kWide <= end; j += kWide) {
+      const Wide sum = (u0 * load_wide(w0 + j) + u1 * load_wide(w1 + j)) +
+                              (u2 * load_wide(w2 + j) + u3 * load_wide(w3 + j));
       store_doubles(load_doubles(y + j) + sum, y + j);
     }
     for (; j < end; ++j) {
@@ -139,47 +143,94 @@ void sweep(const T* weights, std::int64_t m, std::int64_t ld, std::int64_t begin
   }
 }
 
+// The square on the diagonal, and all rows of the last, incomplete four.
+template <typename T>
+inline void upper_corner(const T* weights, std::int64_t ld, std::int64_t begin, std::int64_t end, const double* u,
+                         double* y) {
+  for (std::int64_t i = begin; i < end; ++i) {
+    y[i] += u[i] * static_cast<double>(weights[i * ld + i]);
+    for (std::int64_t j = i + 1; j < end; ++j) {
+      y[j] += u[i] * static_cast<double>(weights[i * ld + j]);
+      y[i] += u[j] * static_cast<double>(weights[i * ld + j]);
+    }
+  }
+}
+
+template <typename T>
+void sweep_upper(const T* weights, std::int64_t m, std::int64_t ld, std::int64_t begin, std::int64_t end,
+                 const double* u, double* y) {
+  for (std::int64_t i = begin; i < end; i += 4) {
+    const std::int64_t corner = i + 4 < m ? i + 4 : m;
+    upper_corner(weights, ld, i, corner, u, y);
+    if (corner == m) continue;
+    const T* w = weights + i * ld;
+    Wide own[4] = {};
+    std::int64_t j = corner;
+    for (; j + kWide <= m; j += kWide) {
+      const Wide other = load_doubles(u + j);
+      Wide sum = load_doubles(y + j);
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) {
+        const Wide weight = load_wide(w + r * ld + j);
+        own[r] += weight * other;
+        sum += u[i + r] * weight;
+      }
+      store_doubles(sum, y + j);
+    }
+    for (int r = 0; r < 4; ++r) {
+      double total = sum_wide(own[r]);
+      for (std::int64_t tail = j; tail < m; ++tail) {
+        const double weight = static_cast<double>(w[r * ld + tail]);
+        total += weight * u[tail];
+        y[tail] += u[i + r] * weight;
+      }
+      y[i + r] += total;
+    }
+  }
+}
+
 template <typename T>
 bool row_sums(const T* weights, std::int64_t begin, std::int64_t end, std::int64_t columns, std::int64_t ld,
               double* sums) {
-  using Lanes = typename EightOf<T>::type;
-  constexpr T kLargest = EightOf<T>::largest;
+  using Lanes = typename WideOf<T>::type;
+  constexpr T kLargest = WideOf<T>::largest;
   auto bad_lanes = Lanes{} != Lanes{};
   bool bad = false;
   for (std::int64_t i = begin; i < end; ++i) {
     const T* w = weights + i * ld;
-    Vec<double> lanes = {};
+    Wide lanes = {};
     std::int64_t j = 0;
-    for (; j + 8 <= columns; j += 8) {
-      const Lanes values = *reinterpret_cast<const typename EightOf<T>::loose*>(w + j);
+    for (; j + kWide <= columns; j += kWide) {
+      const Lanes values = *reinterpret_cast<const typename WideOf<T>::loose*>(w + j);
       bad_lanes |= ~((values >= 0) & (values <= kLargest));
-      lanes += __builtin_convertvector(values, Vec<double>);
+      lanes += widened(values);
     }
-    double sum = sum_lanes(lanes);
+    double sum = sum_wide(lanes);
     for (; j < columns; ++j) {
       bad |= !(w[j] >= 0 && w[j] <= kLargest);
       sum += static_cast<double>(w[j]);
     }
     sums[i] = sum;
   }
-  for (int lane = 0; lane < 8; ++lane) bad |= bad_lanes[lane] != 0;
+  for (int lane = 0; lane < kWide; ++lane) bad |= bad_lanes[lane] != 0;
   return !bad;
 }
 
 // Four dot products at once: with z, or of each row with itself.
 template <typename T, bool Squares>
 inline void four_dots(const T* const* rows, std::int64_t d, const double* z, double* dots) {
-  Vec<double> lanes[4] = {};
+  Wide lanes[4] = {};
   std::int64_t k = 0;
-  for (; k + 8 <= d; k += 8) {
+  for (; k + kWide <= d; k += kWide) {
 #pragma GCC unroll 4
     for (int r = 0; r < 4; ++r) {
-      const Vec<double> values = load_eight(rows[r] + k);
+      __builtin_prefetch(rows[r] + 4 * d + k, 0, 3);  // the rows that come next
+      const Wide values = load_wide(rows[r] + k);
       lanes[r] += values * (Squares ? values : load_doubles(z + k));
     }
   }
   for (int r = 0; r < 4; ++r) {
-    double sum = sum_lanes(lanes[r]);
+    double sum = sum_wide(lanes[r]);
     for (std::int64_t tail = k; tail < d; ++tail) {
       const double value = static_cast<double>(rows[r][tail]);
       sum += value * (Squares ? value : z[tail]);
@@ -201,9 +252,9 @@ void accumulate(const T* const* rows, std::int64_t d, const double* weights, dou
   const T *x0 = rows[0], *x1 = rows[1], *x2 = rows[2], *x3 = rows[3];
   const double w0 = weights[0], w1 = weights[1], w2 = weights[2], w3 = weights[3];
   std::int64_t k = 0;
-  for (; k + 8 <= d; k += 8) {
-    const Vec<double> sum = (w0 * load_eight(x0 + k) + w1 * load_eight(x1 + k)) +
-                            (w2 * load_eight(x2 + k) + w3 * load_eight(x3 + k));
+  for (; k + kWide <= d; k += kWide) {
+    const Wide sum = (w0 * load_wide(x0 + k) + w1 * load_wide(x1 + k)) +
+                            (w2 * load_wide(x2 + k) + w3 * load_wide(x3 + k));
     store_doubles(load_doubles(z + k) + sum, z + k);
   }
   for (; k < d; ++k) {
@@ -213,8 +264,8 @@ void accumulate(const T* const* rows, std::int64_t d, const double* weights, dou
 }
 
 template <typename T>
-const SweepKernels<T> kTable = {&iterate<T>, &iterate_in_place<T>, &sweep<T>,     &row_sums<T>,
-                                &project<T>, &squares<T>,          &accumulate<T>};
+const SweepKernels<T> kTable = {&iterate<T>, &iterate_in_place<T>, &sweep<T>,   &sweep_upper<T>,
+                                &row_sums<T>, &project<T>,         &squares<T>, &accumulate<T>};
 
 }  // namespace
 

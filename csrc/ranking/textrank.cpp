@@ -41,9 +41,13 @@ RankOutcome rank_large_embeddings(const T* rows, std::int64_t m, std::int64_t d,
     if (rank_large_cosine(rows, m, d, map, teleport, start, options, threads, scores, &outcome)) return outcome;
   }
   GroupGram<T> gram;
-  if (!gram.compute(rows, m, d, false, threads)) return {kBadInput, 0.0};
-  const T* edges = gram.edges_in_place(map, threads);
-  return rank_large_dense(edges, m, gram.ld(), allows_negative(map, options), teleport, start, options, threads, scores);
+  const bool needs_all = options.form == RankForm::stochastic && options.method == RankMethod::gauss_seidel;
+  const T* edges = nullptr;
+  if (!needs_all) edges = gram.upper_edges(rows, m, d, map, threads);
+  else if (gram.compute(rows, m, d, false, threads)) edges = gram.edges(map);
+  if (edges == nullptr) return {kBadInput, 0.0};
+  return rank_large_dense(edges, m, gram.ld(), needs_all ? Stored::all : Stored::upper, allows_negative(map, options),
+                          teleport, start, options, threads, scores);
 }
 
 }  // namespace
@@ -136,8 +140,8 @@ void textrank_dense(const T* weights, const std::int64_t* offsets, std::int64_t 
   for (std::int64_t g = 0; g < groups; ++g) {
     const std::int64_t first = offsets[g], m = offsets[g + 1] - first;
     if (!is_large(m)) continue;
-    outcome[g] = rank_large_dense(weights + blocks[static_cast<std::size_t>(g)], m, m, false, part(teleport, first),
-                                  part(start, first), options, threads, scores + first);
+    outcome[g] = rank_large_dense(weights + blocks[static_cast<std::size_t>(g)], m, m, Stored::all, false,
+                                  part(teleport, first), part(start, first), options, threads, scores + first);
   }
   const int used = useful_threads(estimated_sweeps_ns(offsets, groups), threads);
   parallel_for(groups, used, [&](std::int64_t begin, std::int64_t end) {

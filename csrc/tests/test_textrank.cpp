@@ -75,6 +75,18 @@ void all_paddings() {
   }
 }
 
+// groups that the threads share: without a matrix (shifted), and from the upper half of one (relu)
+void large_groups() {
+  for (const std::int64_t m : {257, 262}) {
+    for (const std::int64_t d : {1, 7, 17}) {
+      scores_solve_the_linear_system<float>(EdgeMap::shifted_cosine, m, d, 1e-6);
+      scores_solve_the_linear_system<double>(EdgeMap::shifted_cosine, m, d, 1e-9);
+      scores_solve_the_linear_system<float>(EdgeMap::relu_cosine, m, d, 1e-6);
+      scores_solve_the_linear_system<double>(EdgeMap::relu_cosine, m, d, 1e-9);
+    }
+  }
+}
+
 void batch_equals_loop_and_threads_change_nothing() {
   const std::vector<std::int64_t> offsets{0, 3, 3, 4, 20, 37};
   const std::int64_t groups = 5, d = 33;
@@ -141,6 +153,7 @@ void text_edges_by_hand() {
 int main() {
   a_dangling_node_shares_its_mass();
   all_paddings();
+  large_groups();
   batch_equals_loop_and_threads_change_nothing();
   bad_values_are_reported_for_their_group();
   eigenvector_and_its_katz_branch();

@@ -116,6 +116,78 @@ def test_bad_values_are_named(edge: str, value: float, dtype: Any) -> None:
         textrank(embeddings=rows, edge=edge)
 
 
+def test_equal_rows_tie_from_an_uneven_start_too() -> None:
+    rows = awkward_rows(700, 24, np.float64)
+    start = np.random.default_rng(5).random(700)
+    for form in ("stochastic", "eigenvector"):
+        scores = textrank(embeddings=rows, start=start, form=form, tol=1e-4).scores  # far from settled
+        assert scores[7] == scores[350] == scores[698] == scores[11]
+        np.testing.assert_allclose(scores, textrank(embeddings=rows, form=form).scores, rtol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [257, 511, 1030])
+@pytest.mark.parametrize("form", ["stochastic", "eigenvector"])
+def test_half_of_a_symmetric_matrix_is_all_of_it(n: int, dtype: Any, form: str) -> None:
+    g = np.random.default_rng(n)
+    weights = g.random((n, n)) ** 3
+    weights = np.triu(weights) + np.triu(weights, 1).T  # self loops stay
+    weights[5] = weights[:, 5] = 0
+    weights[9] = weights[8]
+    weights[:, 9] = weights[:, 8]
+    weights[9, 9] = weights[8, 8]
+    weights[8, 9] = weights[9, 8] = 0.5
+    weights = weights.astype(dtype)
+    reference = textrank(weights.astype(np.float64), form=form, tol=1e-12, backend="reference")
+    bits = [textrank(weights, form=form, tol=1e-12, threads=threads).scores for threads in (1, 2, 3, 8)]
+    assert all(np.array_equal(bits[0], other) for other in bits)
+    assert np.abs(bits[0] - reference.scores).max() <= (2e-7 if dtype == np.float32 else 1e-10) * reference.scores.max()
+    assert bits[0][8] == bits[0][9]
+
+
+@pytest.mark.parametrize("place", [(1, 0), (400, 255), (599, 598), (599, 0)])
+def test_one_entry_makes_a_matrix_unsymmetric(place: tuple[int, int]) -> None:
+    weights = np.random.default_rng(1).random((600, 600))
+    weights = weights + weights.T
+    weights[place] += 500.0
+    found = textrank(weights, tol=1e-12)
+    reference = textrank(weights, tol=1e-12, backend="reference")
+    np.testing.assert_allclose(found.scores, reference.scores, rtol=1e-9)
+
+
+def test_a_relabelled_large_graph_has_permuted_scores() -> None:
+    rows = awkward_rows(900, 24, np.float64, seed=6)
+    order = np.random.default_rng(7).permutation(900)
+    for edge in ("shifted_cosine", "relu_cosine"):
+        scores = textrank(embeddings=rows, edge=edge).scores
+        np.testing.assert_allclose(textrank(embeddings=rows[order], edge=edge).scores, scores[order], rtol=1e-10)
+
+
+def test_scaling_rows_or_weights_by_powers_of_two_changes_no_bit() -> None:
+    rows = awkward_rows(600, 24, np.float32, seed=8)
+    factors = 2.0 ** np.random.default_rng(9).integers(-20, 20, 600)
+    scaled = (rows * factors[:, None]).astype(np.float32)
+    assert np.array_equal(textrank(embeddings=rows).scores, textrank(embeddings=scaled).scores)
+    weights = np.random.default_rng(10).random((600, 600))
+    for graph in (weights, weights + weights.T):
+        assert np.array_equal(textrank(graph).scores, textrank(graph * 2.0**40).scores)
+
+
+def test_huge_and_tiny_rows_without_a_matrix() -> None:
+    rows = awkward_rows(400, 24, np.float32, seed=11)
+    rows[[50, 51]] *= np.float32(1e30) / np.abs(rows[[50, 51]]).max()
+    rows[[60, 61]] *= np.float32(1e-37) / np.abs(rows[[60, 61]]).max()
+    found = textrank(embeddings=rows, tol=1e-12).scores
+    reference = textrank(embeddings=rows.astype(np.float64), tol=1e-12, backend="reference").scores
+    np.testing.assert_allclose(found, reference, rtol=1e-6)
+
+
+def test_a_matrix_that_does_not_fit_says_so() -> None:
+    rows = np.broadcast_to(np.ones((1, 1), np.float32), (2_000_000, 1))
+    with pytest.raises(MemoryError, match=r"2000000 x 2000000 matrix of edge='relu_cosine', 14901\.2 GiB"):
+        textrank(embeddings=rows, edge="relu_cosine")
+
+
 def test_not_converged_and_wrong_method() -> None:
     rows = awkward_rows(300, 24, np.float32)
     with pytest.raises(ConvergenceError, match="max_iter = 1"):

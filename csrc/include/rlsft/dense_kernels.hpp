@@ -1,7 +1,8 @@
 // The inner loops of the graph ops, compiled once for each instruction set and chosen at run time.
 //
 // Bits: a dot product is summed in one fixed order (16 float or 8 double lanes, then a fixed tree) wherever the pair
-// lies in a tile. So equal rows give equal numbers, and batching changes nothing. Instruction sets differ from each other in the last bits, because only some have FMA.
+// lies in a tile. So equal rows give equal numbers, and batching changes nothing. Instruction sets differ from each
+// other in the last bits, because only some have FMA.
 #pragma once
 
 #include <cstdint>
@@ -22,19 +23,20 @@ struct DenseKernels {
   // Copies d values; returns the largest |value|, NaN or inf if any value is not finite.
   T (*copy_row)(const T* source, std::int64_t d, T* destination);
 
-  // gram[i, j] = rows_i . rows_j for i in begin..end and j >= i, and its mirror gram[j, i]. rows [m, stride] at any address;
-  // m, begin and end are multiples of kRowTile, d of kLanes; gram [m, ld]. `next` (or null): m * d values that are
-  // brought into the cache meanwhile.
+  // gram[i, j] = rows_i . rows_j for i in begin..end and j >= i; with `mirror` gram[j, i] too. rows [m, stride] at any
+  // address; m, begin and end are multiples of kRowTile, d of kLanes; gram [m, ld]. `next` (or null): m * d values that
+  // are brought into the cache meanwhile.
   void (*gram)(const T* rows, std::int64_t m, std::int64_t d, std::int64_t stride, std::int64_t begin,
-               std::int64_t end, const T* next, T* gram, std::int64_t ld);
+               std::int64_t end, const T* next, bool mirror, T* gram, std::int64_t ld);
 
   // out[i] = 1 / sqrt(gram[i, i]), 0 where that is 0 and for i >= m; out [m rounded up to 8].
   void (*inverse_norms)(const T* gram, std::int64_t m, std::int64_t ld, double* out);
 
-  // edges[i, j] = map(cosine) for rows i in begin..end, 0 on the diagonal and in columns m..ld-1; sums[j] = sum of
-  // edges[i, j] over these rows. gram and edges [m, ld], 64-byte aligned, may be the same; inverse_norms and sums [ld].
-  void (*map_edges)(const T* gram, std::int64_t begin, std::int64_t end, std::int64_t m, std::int64_t ld,
-                    const double* inverse_norms, EdgeMap map, T* edges, double* sums);
+  // edges[i, j] = map(cosine) for rows i in begin..end and columns j from `column` (a multiple of 8) on, 0 on the
+  // diagonal and in columns m..ld-1; sums[j] = sum of edges[i, j] over these rows. gram and edges [m, ld], 64-byte
+  // aligned, may be the same; inverse_norms and sums [ld].
+  void (*map_edges)(const T* gram, std::int64_t begin, std::int64_t end, std::int64_t column, std::int64_t m,
+                    std::int64_t ld, const double* inverse_norms, EdgeMap map, T* edges, double* sums);
 };
 
 // The kernels of active_isa(). T is float or double.

@@ -22,8 +22,9 @@ class GroupGram {
 
   // edges [m, ld()] = map(cosine), diagonal and padding 0; valid until the next compute().
   T* edges(EdgeMap map);
-  // The same in the place of gram(), which is gone then: half the memory for a large graph.
-  T* edges_in_place(EdgeMap map, int threads);
+  // For a large graph, in place of compute() and edges(): edges [m, ld()] of which only columns j >= i of row i are
+  // made, in the memory of gram(). Null when a value is NaN or inf.
+  T* upper_edges(const T* rows, std::int64_t m, std::int64_t d, EdgeMap map, int threads);
   const double* edge_sums() const { return sums_.data(); }  // [ld], sums of the columns (and rows), after edges()
 
   std::int64_t ld() const { return ld_; }
@@ -34,15 +35,20 @@ class GroupGram {
   // dot product of the rows as given: gram * 2^(exponent_i + exponent_j)
   int row_exponent(std::int64_t i) const { return exponents_.data()[i]; }
   bool has_scaled_rows() const;
-  // |gram(i, j) - x_i . x_j| <= relative_error() |x_i| |x_j|: a lane rounds each of its products and sums, then a tree of four
-  // additions follows
-  double relative_error() const { return static_cast<double>(2 * (round_up(d_, kLanes<T>) / kLanes<T>) + 8) * (std::numeric_limits<T>::epsilon() / 2); }
+  // |gram(i, j) - x_i . x_j| <= relative_error() |x_i| |x_j|: a lane rounds each of its products and sums, then a tree
+  // of four additions follows
+  double relative_error() const {
+    const std::int64_t steps = round_up(d_, kLanes<T>) / kLanes<T>;
+    return static_cast<double>(2 * steps + 8) * (std::numeric_limits<T>::epsilon() / 2);
+  }
 
  private:
   bool compute_in_place(const T* rows, std::int64_t m, std::int64_t d, const T* next);
   bool pack(const T* rows, std::int64_t d, T* packed, std::int64_t d_padded, std::int64_t stride);
   void multiply(const T* rows, std::int64_t m_padded, std::int64_t d_padded, std::int64_t stride, const T* next,
-                int threads);
+                int threads, bool mirror);
+  void mirror_upper(int threads);
+  bool compute_part(const T* rows, std::int64_t m, std::int64_t d, bool fetch_next, int threads, bool mirror);
 
   Scratch<T> packed_, gram_, edges_;
   Scratch<double> inverse_norms_, sums_;

@@ -139,6 +139,7 @@ def textrank(
 
     Raises:
         TypeError: wrong kind or dtype. ValueError: wrong shape or value; the message names argument, group and row.
+        MemoryError: the matrix of a large group does not fit; the message says how large it is.
         ConvergenceError: max_iter reached; carries n_iter, residual and group.
     """
     if sum(x is not None for x in (similarity, embeddings, tokens)) != 1:
@@ -239,10 +240,21 @@ def _native(flat: Array, layout: Groups, edge: str | None, options: _Options) ->
     if edge is None:
         _C.textrank_dense(values, layout.offsets, *common)
     else:
-        _C.textrank_embeddings(values, layout.offsets, EMBEDDING_EDGES.index(edge), *common)
+        try:
+            _C.textrank_embeddings(values, layout.offsets, EMBEDDING_EDGES.index(edge), *common)
+        except MemoryError as error:
+            raise _no_room(layout, edge, values.itemsize) from error
     if (n_iter < 0).any():
         _explain_failure(flat, layout, edge, n_iter, options.threads)
     return scores, n_iter, residual
+
+
+def _no_room(layout: Groups, edge: str, itemsize: int) -> MemoryError:
+    n = int(layout.sizes.max())
+    return MemoryError(
+        f"textrank: no room for the {n} x {n} matrix of edge={edge!r}, {n * n * itemsize / 2**30:.1f} GiB; "
+        "edge='shifted_cosine' needs no matrix"
+    )
 
 
 def _explain_failure(
