@@ -345,6 +345,10 @@ class StateBuilder {
       }
     }
     set_masses();
+    if (!is_start_of_use()) {
+      s_.x = s_.base;
+      set_masses();
+    }
   }
 
  private:
@@ -390,6 +394,10 @@ class StateBuilder {
     const Mass peeled = s_.peeled_mass();
     s_.mass = {rows.total + peeled.total, rows.dangling + peeled.dangling};
   }
+
+  // A start may lie on peeled nodes alone, where no sweep reads it: from zero every sweep would give zero, and from next
+  // to nothing it would lose digits.
+  bool is_start_of_use() const { return s_.mass.total > 0x1p-40; }
 
   const SparseGraph& graph_;
   const double *teleport_, *dangling_, *start_;
