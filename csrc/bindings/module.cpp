@@ -1,6 +1,7 @@
 // The module rlsft_kernels._C.
 #include "bindings.hpp"
 #include "rlsft/cpu.hpp"
+#include "rlsft/torch_team.hpp"
 
 namespace rlsft::bindings {
 
@@ -38,9 +39,11 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Native core of rlsft_kernels. Private: use the functions of rlsft_kernels.";
   m.def("build_info", &rlsft::bindings::build_info);
   m.def("cpu_isa", &rlsft::active_isa_name);
+  m.def("torch_team_library", &rlsft::torch_team_library);
   rlsft::bindings::bind_ranking(m);
   rlsft::bindings::bind_isodata(m);
   rlsft::bindings::bind_text(m);
   rlsft::bindings::bind_text_scores(m);
   rlsft::bindings::bind_pagerank(m);
+  rlsft::bindings::bind_head(m);
 }

@@ -56,18 +56,32 @@ def choose_backend(
         ValueError: `requested` is not a backend, or the op has no such backend for this device and dtype.
         RuntimeError: the backend was asked for by name and is missing in this installation.
     """
-    if requested not in BACKENDS:
-        raise ValueError(f"{op}: backend must be one of {', '.join(BACKENDS)}, got {requested!r}")
-    name = dtype_name(dtype)
-    if requested == "auto":
-        chosen, why = _choose_auto(op, device_type, name, supported)
-    else:
-        chosen, why = requested, "asked for by name"
-        _require_usable(op, requested, device_type, name, supported)
+    chosen, why = _resolve(op, requested, device_type, dtype_name(dtype), supported)
     _calls[op, chosen] += 1
     if os.environ.get("RLSFT_LOG_BACKEND") == "1":
-        _say_once(f"[rlsft] {op}: {chosen} backend for {name} on {device_type} ({why})")
+        _say_once(f"[rlsft] {op}: {chosen} backend for {dtype_name(dtype)} on {device_type} ({why})")
     return chosen  # type: ignore[return-value]
+
+
+def resolve_backend(
+    op: str,
+    requested: str,
+    *,
+    device_type: str,
+    dtype: torch.dtype | np.dtype[Any] | str,
+    supported: Supported,
+) -> str:
+    """What `choose_backend` would choose, without counting a call."""
+    return _resolve(op, requested, device_type, dtype_name(dtype), supported)[0]
+
+
+def _resolve(op: str, requested: str, device_type: str, name: str, supported: Supported) -> tuple[str, str]:
+    if requested not in BACKENDS:
+        raise ValueError(f"{op}: backend must be one of {', '.join(BACKENDS)}, got {requested!r}")
+    if requested == "auto":
+        return _choose_auto(op, device_type, name, supported)
+    _require_usable(op, requested, device_type, name, supported)
+    return requested, "asked for by name"
 
 
 def _choose_auto(op: str, device_type: str, name: str, supported: Supported) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from rlsft_kernels._checks import (
     require_scalar,
     require_shape,
 )
-from rlsft_kernels._head import statistics_dtype
+from rlsft_kernels._head.head import statistics_dtype
 from rlsft_kernels.kl_shaped_gae.reference import STATS, kl_shaped_gae_reference
 
 SUPPORTED: Supported = {}

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from rlsft_kernels._backend import Backend, Supported, choose_backend
-from rlsft_kernels._checks import require_number, require_positive_int, require_scalar
-from rlsft_kernels._head import DEFAULT_TILE_BYTES, Head, checked_head, statistics_dtype
-from rlsft_kernels._saved_gradients import scale_saved_gradients
-from rlsft_kernels.linear_cross_entropy.torch_path import linear_cross_entropy_fwd
+from rlsft_kernels._backend import Backend, choose_backend
+from rlsft_kernels._checks import require_choice, require_float_tensor, require_positive_int, require_scalar
+from rlsft_kernels._head.head import Head, check_transform, checked_head, statistics_dtype
+from rlsft_kernels._head.in_forward import (
+    HeadLossInputs,
+    chosen_plan,
+    fake_gradients,
+    gradients_for_inputs,
+    needed_gradients,
+    save_head_gradients,
+    scaled_head_gradients,
+)
+from rlsft_kernels._head.lora import lora_factors
+from rlsft_kernels._head.select import SUPPORTED, row_kernels
+from rlsft_kernels._head.tiling import DEFAULT_TILE_BYTES
+from rlsft_kernels.linear_cross_entropy.tiled import linear_cross_entropy_fwd
 
-SUPPORTED: Supported = {}
+KINDS = ("nll", "dft")
 
 
 def linear_cross_entropy(
@@ -26,6 +37,9 @@ def linear_cross_entropy(
     softcap: float | None = None,
     logit_scale: float = 1.0,
     normalizer: float | Tensor | None = None,  # a number or 0-d
+    kind: Literal["nll", "dft"] = "nll",
+    token_weights: Tensor | None = None,  # [...] float
+    lora: tuple[Tensor, Tensor, float] | None = None,  # A [r, H], B [V, r], scale
     tile_bytes: int = DEFAULT_TILE_BYTES,
     backend: Backend = "auto",
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -46,7 +60,11 @@ def linear_cross_entropy(
         logit_scale: factor on the logits.
         normalizer: what the sum is divided by: None is the number of labelled tokens (at least 1); with
             gradient accumulation pass the labelled tokens of the whole step. A tensor stays on its device.
-        tile_bytes: memory of the logits tile.
+        kind: "nll", or "dft" for dynamic fine-tuning (arXiv 2508.05629): each token's loss times its own
+            probability, taken as a constant.
+        token_weights: factor on the loss of each token, a constant; the statistics leave it out.
+        lora: a low-rank update of the head, `weight + scale * B @ A`, without merging it.
+        tile_bytes: memory of the logits tile, an upper limit.
         backend: which implementation runs; "auto" picks by device and dtype.
 
     Returns:
@@ -59,35 +77,50 @@ def linear_cross_entropy(
         ValueError: a shape, device or value does not fit; on the CPU also a target outside the vocabulary.
     """
     hidden, weight, bias = checked_head(hidden, weight, targets, bias)
-    require_number("logit_scale", logit_scale)
+    check_transform(softcap, logit_scale)
     require_positive_int("tile_bytes", tile_bytes)
-    if softcap is not None:
-        require_number("softcap", softcap, above=0)
+    require_choice("kind", kind, KINDS)
     if normalizer is not None:
         require_scalar("normalizer", normalizer)
-    recording = torch.is_grad_enabled()
-    needs = [recording and x is not None and x.requires_grad for x in (hidden, weight, bias)]
-    nll, sums, *_ = torch.ops.rlsft.linear_cross_entropy(
-        hidden.reshape(-1, hidden.shape[-1]),
+    if token_weights is not None:
+        _check_token_weights(token_weights, targets)
+    hidden_NH = hidden.reshape(-1, hidden.shape[-1])
+    lora_hidden, lora_weight = lora_factors(hidden_NH, weight, lora)
+    total, sums, *_ = torch.ops.rlsft.linear_cross_entropy(
+        hidden_NH,
         weight,
         targets.reshape(-1),
         bias,
+        lora_hidden,
+        lora_weight,
+        None if token_weights is None else token_weights.reshape(-1),
         softcap,
         float(logit_scale),
+        kind,
         ignore_index,
         tile_bytes,
-        needs,
+        needed_gradients(hidden_NH, weight, bias, lora_hidden, lora_weight),
         backend,
     )
-    num_tokens, num_correct, entropy = sums.unbind()
+    num_tokens, num_correct, entropy, nll = sums.unbind()
     at_least_one = num_tokens.clamp(min=1)
     stats = {
         "num_tokens": num_tokens,
-        "sum_nll": nll.detach(),
+        "sum_nll": nll,
         "accuracy": num_correct / at_least_one,
         "entropy": entropy / at_least_one,
     }
-    return nll / (at_least_one if normalizer is None else normalizer), stats
+    return total / (at_least_one if normalizer is None else normalizer), stats
+
+
+def _check_token_weights(token_weights: Tensor, targets: Tensor) -> None:
+    require_float_tensor("token_weights", token_weights)
+    if token_weights.shape != targets.shape:
+        raise ValueError(
+            f"token_weights must be shaped like targets {list(targets.shape)}, got {list(token_weights.shape)}"
+        )
+    if token_weights.requires_grad:
+        raise ValueError("token_weights gets no gradient; pass token_weights.detach()")
 
 
 @torch.library.custom_op("rlsft::linear_cross_entropy", mutates_args=())
@@ -96,17 +129,33 @@ def _linear_cross_entropy_op(
     weight: Tensor,
     targets: Tensor,
     bias: Tensor | None,
+    lora_hidden: Tensor | None,
+    lora_weight: Tensor | None,
+    token_weights: Tensor | None,
     softcap: float | None,
     logit_scale: float,
+    kind: str,
     ignore_index: int,
     tile_bytes: int,
-    needs: list[bool],  # gradients by hidden, weight, bias
+    needs: list[bool],  # gradients by hidden, weight, bias, lora_hidden, lora_weight
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    op = "linear_cross_entropy"
-    choose_backend(op, backend, device_type=hidden.device.type, dtype=hidden.dtype, supported=SUPPORTED)
-    head = Head(weight, bias, softcap, logit_scale)
-    return linear_cross_entropy_fwd(head, hidden, targets, ignore_index, tile_bytes, (needs[0], needs[1], needs[2]))
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    op, dtype = "linear_cross_entropy", hidden.dtype
+    chosen = choose_backend(op, backend, device_type=hidden.device.type, dtype=dtype, supported=SUPPORTED)
+    inputs = HeadLossInputs(hidden, weight, bias, lora_hidden, lora_weight)
+    out = linear_cross_entropy_fwd(
+        Head(inputs.weights, bias, softcap, logit_scale),
+        row_kernels(chosen),  # type: ignore[arg-type]
+        inputs.hiddens,
+        targets,
+        token_weights,
+        kind,
+        ignore_index,
+        tile_bytes,
+        inputs.needs(needs),
+        chosen_plan(inputs, needs, tile_bytes, chosen),
+    )
+    return out.total, out.sums, *gradients_for_inputs(inputs, out.gradients)
 
 
 @_linear_cross_entropy_op.register_fake
@@ -115,40 +164,31 @@ def _(
     weight: Tensor,
     targets: Tensor,
     bias: Tensor | None,
+    lora_hidden: Tensor | None,
+    lora_weight: Tensor | None,
+    token_weights: Tensor | None,
     softcap: float | None,
     logit_scale: float,
+    kind: str,
     ignore_index: int,
     tile_bytes: int,
     needs: list[bool],
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     wide = statistics_dtype(hidden.dtype)
-    return (
-        hidden.new_empty((), dtype=wide),
-        hidden.new_empty(3, dtype=wide),
-        hidden.new_empty(hidden.shape if needs[0] else 0),
-        weight.new_empty(weight.shape if needs[1] else 0, dtype=wide if needs[1] else weight.dtype),
-        weight.new_empty(weight.shape[0] if needs[2] else 0, dtype=wide if needs[2] else weight.dtype),
-    )
+    inputs = HeadLossInputs(hidden, weight, bias, lora_hidden, lora_weight)
+    gradients = fake_gradients(inputs, needs, tile_bytes, "linear_cross_entropy", backend)
+    return hidden.new_empty((), dtype=wide), hidden.new_empty(4, dtype=wide), *gradients
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    hidden, weight, _targets, bias, *_rest, ctx.needs, _backend = inputs
-    _nll, sums, *gradients = output
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(sums, *gradients)
-    needed = [i for i, need in enumerate(ctx.needs) if need]
-    ctx.save_for_backward(*(gradients[i] for i in needed), *((hidden, weight, bias)[i] for i in needed))
+    hidden, weight, _targets, bias, lora_hidden, lora_weight, *_rest, needs, _backend = inputs
+    save_head_gradients(ctx, HeadLossInputs(hidden, weight, bias, lora_hidden, lora_weight), needs, output, num_values=2)
 
 
-def _backward(ctx: Any, grad_nll: Tensor | None, *_unused: Any) -> tuple[Tensor | None, ...]:
-    by_input: list[Tensor | None] = [None, None, None]
-    if grad_nll is not None and any(ctx.needs):
-        num = sum(ctx.needs)
-        gradients, inputs = list(ctx.saved_tensors[:num]), list(ctx.saved_tensors[num:])
-        scaled = iter(scale_saved_gradients(gradients, grad_nll, inputs, "linear_cross_entropy"))
-        by_input = [next(scaled) if need else None for need in ctx.needs]
-    return by_input[0], by_input[1], None, by_input[2], *(None,) * 6
+def _backward(ctx: Any, grad_total: Tensor | None, *_unused: Any) -> tuple[Tensor | None, ...]:
+    hidden, weight, bias, lora_hidden, lora_weight = scaled_head_gradients(ctx, grad_total, "linear_cross_entropy")
+    return hidden, weight, None, bias, lora_hidden, lora_weight, *(None,) * 8
 
 
 _linear_cross_entropy_op.register_autograd(_backward, setup_context=_save_for_backward)

@@ -8,21 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlsft_kernels._backend import Backend, Supported, choose_backend
+from rlsft_kernels._backend import Backend, choose_backend
 from rlsft_kernels._checks import require_choice, require_number, require_positive_int
-from rlsft_kernels._head import DEFAULT_TILE_BYTES, Head, checked_head, statistics_dtype
+from rlsft_kernels._head.gradients import Needs
+from rlsft_kernels._head.head import Head, check_transform, checked_head, statistics_dtype
+from rlsft_kernels._head.lora import lora_factors
+from rlsft_kernels._head.rows import STATISTICS
+from rlsft_kernels._head.select import SUPPORTED, row_kernels
+from rlsft_kernels._head.tiling import DEFAULT_TILE_BYTES
 from rlsft_kernels._saved_gradients import refuse_double_backward
 from rlsft_kernels.linear_logprob.reference import LogprobOutput
-from rlsft_kernels.linear_logprob.torch_path import (
-    FIELDS,
-    SavedStatistics,
-    UpstreamGradients,
-    linear_logprob_bwd,
-    linear_logprob_fwd,
-)
+from rlsft_kernels.linear_logprob.tiled import SAVED, UpstreamGradients, linear_logprob_bwd, linear_logprob_fwd
 
-SUPPORTED: Supported = {}
-_SAVED = {"logprob", "row_max", "log_sum"}
+_ALWAYS = frozenset(("logprob", "row_max", "log_sum"))  # what the backward needs of every row
 
 
 def linear_logprob(
@@ -35,8 +33,10 @@ def linear_logprob(
     softcap: float | None = None,
     logit_scale: float = 1.0,
     outputs: Sequence[str] = ("logprob",),
+    lora: tuple[Tensor, Tensor, float] | None = None,  # A [r, H], B [V, r], scale
     ignore_index: int = -100,
     tile_bytes: int = DEFAULT_TILE_BYTES,
+    memory_budget: int = 0,
     backend: Backend = "auto",
 ) -> LogprobOutput:
     """Log-probability of `targets` under the softmax of a language-model head, without the `[N, V]` logits.
@@ -49,6 +49,9 @@ def linear_logprob(
     Gradients flow to hidden, weight and bias through `logprob`, `entropy` and `lse`. A frozen weight costs no
     weight gradient; rows whose upstream gradient is zero cost no backward. There is no second derivative.
 
+    The backward computes the logits again: four matrix products for a forward and a backward. Logits that fit into
+    `memory_budget` are kept instead, at three products for their share: the dial between the two.
+
     Args:
         hidden: last hidden states, any number of leading axes.
         weight: weight of the output embedding.
@@ -58,8 +61,11 @@ def linear_logprob(
         softcap: cap of the final logits (Gemma's `final_logit_softcapping`).
         logit_scale: factor on the logits (Cohere's `logit_scale`).
         outputs: names of the fields of `LogprobOutput` to compute; the others are None.
+        lora: a low-rank update of the head, `weight + scale * B @ A`, without merging it; gradients flow to A and
+            B.
         ignore_index: target value of rows to leave out.
-        tile_bytes: memory of the logits tile; more rows a tile are faster up to the cache of the machine.
+        tile_bytes: memory of the logits tile, an upper limit.
+        memory_budget: bytes of logits to keep for the backward.
         backend: which implementation runs; "auto" picks by device and dtype.
 
     Returns:
@@ -75,16 +81,19 @@ def linear_logprob(
         raise TypeError(f"outputs must be a sequence of names, got the string {outputs!r}; pass ({outputs!r},)")
     for name in outputs:
         require_choice("outputs", name, LogprobOutput._fields)
-    require_number("logit_scale", logit_scale)
+    check_transform(softcap, logit_scale)
     require_positive_int("tile_bytes", tile_bytes)
-    if softcap is not None:
-        require_number("softcap", softcap, above=0)
+    require_number("memory_budget", memory_budget, at_least=0)
     temperature_N = _flat_temperature(temperature, targets)
+    hidden_NH = hidden.reshape(-1, hidden.shape[-1])
+    lora_hidden, lora_weight = lora_factors(hidden_NH, weight, lora)
     fields = torch.ops.rlsft.linear_logprob(
-        hidden.reshape(-1, hidden.shape[-1]),
+        hidden_NH,
         weight,
         targets.reshape(-1),
         bias,
+        lora_hidden,
+        lora_weight,
         temperature_N,
         1.0 if isinstance(temperature, Tensor) else float(temperature),
         softcap,
@@ -92,10 +101,20 @@ def linear_logprob(
         ",".join(outputs),
         ignore_index,
         tile_bytes,
+        _kept_columns(hidden_NH, weight, bias, lora_weight, int(memory_budget)),
         backend,
     )
-    asked = {name: x.view(targets.shape) for name, x in zip(FIELDS, fields, strict=True) if name in outputs}
-    return LogprobOutput(**asked)
+    statistics = zip(STATISTICS, fields[:-1], strict=True)
+    return LogprobOutput(**{name: x.view(targets.shape) for name, x in statistics if name in outputs})
+
+
+def _kept_columns(hidden_NH: Tensor, weight: Tensor, bias: Tensor | None, lora: Tensor | None, budget: int) -> int:
+    """Columns of logits that the budget keeps; none where no backward can follow."""
+    differentiable = any(x is not None and x.requires_grad for x in (hidden_NH, weight, bias, lora))
+    if not (torch.is_grad_enabled() and differentiable):
+        return 0
+    row_bytes = max(1, hidden_NH.shape[0] * weight.element_size())
+    return min(weight.shape[0], budget // row_bytes)
 
 
 def _flat_temperature(temperature: float | Tensor, targets: Tensor) -> Tensor | None:
@@ -117,6 +136,8 @@ def _linear_logprob_op(
     weight: Tensor,
     targets: Tensor,
     bias: Tensor | None,
+    lora_hidden: Tensor | None,  # [N, r]
+    lora_weight: Tensor | None,  # [V, r]
     temperature_N: Tensor | None,
     temperature: float,
     softcap: float | None,
@@ -124,14 +145,24 @@ def _linear_logprob_op(
     outputs: str,  # comma-separated
     ignore_index: int,
     tile_bytes: int,
+    kept_columns: int,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    choose_backend("linear_logprob", backend, device_type=hidden.device.type, dtype=hidden.dtype, supported=SUPPORTED)
-    head = Head(weight, bias, softcap, logit_scale)
-    spread = temperature if temperature_N is None else temperature_N.to(statistics_dtype(hidden.dtype))
-    wanted = frozenset(outputs.split(",")) | _SAVED
-    fields = linear_logprob_fwd(head, hidden, targets, spread, wanted, ignore_index, tile_bytes)
-    return tuple(fields[name] for name in FIELDS)  # type: ignore[return-value]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    device_type, dtype = hidden.device.type, hidden.dtype
+    chosen = choose_backend("linear_logprob", backend, device_type=device_type, dtype=dtype, supported=SUPPORTED)
+    kept = hidden.new_empty(hidden.shape[0] * kept_columns)
+    fields = linear_logprob_fwd(
+        Head(_present(weight, lora_weight), bias, softcap, logit_scale),
+        row_kernels(chosen),  # type: ignore[arg-type]
+        _present(hidden, lora_hidden),
+        targets,
+        temperature if temperature_N is None else temperature_N.to(statistics_dtype(dtype)),
+        frozenset(outputs.split(",")) | _ALWAYS,
+        ignore_index,
+        tile_bytes,
+        kept,
+    )
+    return *(fields[name] for name in STATISTICS), kept  # type: ignore[return-value]
 
 
 @_linear_logprob_op.register_fake
@@ -140,6 +171,8 @@ def _(
     weight: Tensor,
     targets: Tensor,
     bias: Tensor | None,
+    lora_hidden: Tensor | None,
+    lora_weight: Tensor | None,
     temperature_N: Tensor | None,
     temperature: float,
     softcap: float | None,
@@ -147,14 +180,20 @@ def _(
     outputs: str,
     ignore_index: int,
     tile_bytes: int,
+    kept_columns: int,
     backend: str,
 ) -> tuple[Tensor, ...]:
-    wanted = frozenset(outputs.split(",")) | _SAVED
+    wanted = frozenset(outputs.split(",")) | _ALWAYS
     wide = statistics_dtype(hidden.dtype)
-    return tuple(
+    fields = (
         hidden.new_empty(hidden.shape[0] if name in wanted else 0, dtype=torch.bool if name == "is_top1" else wide)
-        for name in FIELDS
+        for name in STATISTICS
     )
+    return *fields, hidden.new_empty(hidden.shape[0] * kept_columns)
+
+
+def _present(*tensors: Tensor | None) -> tuple[Tensor, ...]:
+    return tuple(x for x in tensors if x is not None)
 
 
 @torch.library.custom_op("rlsft::linear_logprob_backward", mutates_args=())
@@ -166,28 +205,44 @@ def _linear_logprob_backward_op(
     weight: Tensor,
     targets: Tensor,
     bias: Tensor | None,
+    lora_hidden: Tensor | None,
+    lora_weight: Tensor | None,
     temperature_N: Tensor | None,
-    saved: list[Tensor],  # logprob, entropy, row_max, log_sum
+    saved: list[Tensor],  # SAVED, then the kept logits
     temperature: float,
     softcap: float | None,
     logit_scale: float,
     ignore_index: int,
     tile_bytes: int,
-    needs: list[bool],  # hidden, weight, bias
-) -> tuple[Tensor, Tensor, Tensor]:
-    wide = statistics_dtype(hidden.dtype)
-    hidden_grad, weight_grad, bias_grad = linear_logprob_bwd(
-        Head(weight, bias, softcap, logit_scale),
-        hidden,
+    needs: list[bool],  # hidden, weight, bias, lora_hidden, lora_weight
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    device_type, dtype = hidden.device.type, hidden.dtype
+    chosen = choose_backend("linear_logprob_backward", backend, device_type=device_type, dtype=dtype, supported=SUPPORTED)
+    weights = _present(weight, lora_weight)
+    pairs = slice(0, len(weights))
+    found = linear_logprob_bwd(
+        Head(weights, bias, softcap, logit_scale),
+        row_kernels(chosen),  # type: ignore[arg-type]
+        _present(hidden, lora_hidden),
         targets,
-        temperature if temperature_N is None else temperature_N.to(wide),
-        UpstreamGradients(grad_logprob, grad_entropy, grad_lse, wide),
-        SavedStatistics(*saved),
+        temperature if temperature_N is None else temperature_N.to(statistics_dtype(dtype)),
+        UpstreamGradients(grad_logprob, grad_entropy, grad_lse),
+        dict(zip(SAVED, saved[:-1], strict=True)),
         ignore_index,
         tile_bytes,
-        (needs[0], needs[1], needs[2]),
+        Needs((needs[0], needs[3])[pairs], (needs[1], needs[4])[pairs], needs[2]),
+        saved[-1],
     )
-    return hidden_grad, weight_grad.to(weight.dtype), bias_grad if bias is None else bias_grad.to(bias.dtype)
+    empty = weight.new_empty(0)
+    by_input = (
+        found.hiddens[0],
+        found.weights[0],
+        None if found.bias is None or bias is None else found.bias.to(bias.dtype),
+        found.hiddens[-1] if lora_weight is not None else None,
+        found.weights[-1] if lora_weight is not None else None,
+    )
+    return tuple(empty.clone() if x is None else x for x in by_input)  # type: ignore[return-value]
 
 
 @_linear_logprob_backward_op.register_fake
@@ -199,6 +254,8 @@ def _(
     weight: Tensor,
     targets: Tensor,
     bias: Tensor | None,
+    lora_hidden: Tensor | None,
+    lora_weight: Tensor | None,
     temperature_N: Tensor | None,
     saved: list[Tensor],
     temperature: float,
@@ -207,47 +264,40 @@ def _(
     ignore_index: int,
     tile_bytes: int,
     needs: list[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    empty = weight.new_empty(0)
-    return (
-        hidden.new_empty(hidden.shape) if needs[0] else empty,
-        weight.new_empty(weight.shape) if needs[1] else weight.new_empty(0),
-        bias.new_empty(bias.shape) if needs[2] and bias is not None else weight.new_empty(0),
+    backend: str,
+) -> tuple[Tensor, ...]:
+    inputs = (hidden, weight, bias, lora_hidden, lora_weight)
+    return tuple(
+        weight.new_empty(0) if x is None or not need else x.new_empty(x.shape)
+        for x, need in zip(inputs, needs, strict=True)
     )
 
 
+_DIFFERENTIABLE_INPUTS = (0, 1, 3, 4, 5)  # hidden, weight, bias, lora_hidden, lora_weight
+
+
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    (
-        hidden,
-        weight,
-        targets,
-        bias,
-        temperature_N,
-        *ctx.transform,
-        _outputs,
-        ctx.ignore_index,
-        ctx.tile_bytes,
-        _,
-    ) = inputs
-    fields = dict(zip(FIELDS, output, strict=True))
+    *tensors, temperature, softcap, logit_scale, _outputs, ignore_index, tile_bytes, _kept, ctx.backend = inputs
+    ctx.transform = (temperature, softcap, logit_scale, ignore_index, tile_bytes)
+    fields = dict(zip(STATISTICS, output[:-1], strict=True))
     ctx.set_materialize_grads(False)  # an entropy that is only logged must not cost a zero gradient
-    ctx.mark_non_differentiable(*(fields[name] for name in FIELDS if name not in ("logprob", "entropy", "lse")))
-    saved = [fields[name] for name in ("logprob", "entropy", "row_max", "log_sum")]
-    ctx.save_for_backward(hidden, weight, targets, bias, temperature_N, *saved)
+    constant = (fields[name] for name in STATISTICS if name not in ("logprob", "entropy", "lse"))
+    ctx.mark_non_differentiable(*constant, output[-1])
+    ctx.save_for_backward(*tensors, *(fields[name] for name in SAVED), output[-1])
 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    hidden, weight, targets, bias, temperature_N, *saved = ctx.saved_tensors
-    needs = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[3]]
+    by_input: list[Tensor | None] = [None] * 15
+    *tensors, _logprob, _entropy, _row_max, _log_sum, _kept = ctx.saved_tensors
+    needs = [ctx.needs_input_grad[i] for i in _DIFFERENTIABLE_INPUTS]
     upstream = grads[:3]
     if all(grad is None for grad in upstream) or not any(needs):
-        return (None,) * 12
-    found = torch.ops.rlsft.linear_logprob_backward(
-        *upstream, hidden, weight, targets, bias, temperature_N, saved, *ctx.transform,
-        ctx.ignore_index, ctx.tile_bytes, needs,
-    )  # fmt: skip
-    grad_hidden, grad_weight, grad_bias = (g if need else None for g, need in zip(found, needs, strict=True))
-    return grad_hidden, grad_weight, None, grad_bias, *(None,) * 8
+        return tuple(by_input)
+    saved = list(ctx.saved_tensors[len(tensors) :])
+    found = torch.ops.rlsft.linear_logprob_backward(*upstream, *tensors, saved, *ctx.transform, needs, ctx.backend)
+    for position, grad, need in zip(_DIFFERENTIABLE_INPUTS, found, needs, strict=True):
+        by_input[position] = grad if need else None
+    return tuple(by_input)
 
 
 def _name_op(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlsft_kernels._head import statistics_dtype
+from rlsft_kernels._head.head import statistics_dtype
 
 
 class LogprobOutput(NamedTuple):

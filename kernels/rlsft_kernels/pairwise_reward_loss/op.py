@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rlsft_kernels._backend import Backend, Supported, choose_backend
 from rlsft_kernels._checks import require_float_tensor, require_like, require_ndim, require_number
-from rlsft_kernels._head import statistics_dtype
+from rlsft_kernels._head.head import statistics_dtype
 from rlsft_kernels._saved_gradients import scale_saved_gradients
 from rlsft_kernels.pairwise_reward_loss.torch_path import SUMS, pairwise_reward_loss_fwd
 

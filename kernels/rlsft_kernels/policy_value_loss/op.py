@@ -18,7 +18,7 @@ from rlsft_kernels._checks import (
     require_scalar,
     require_shape,
 )
-from rlsft_kernels._head import statistics_dtype
+from rlsft_kernels._head.head import statistics_dtype
 from rlsft_kernels._saved_gradients import scale_saved_gradients
 from rlsft_kernels.policy_value_loss.torch_path import SUMS, LossTerms, policy_value_loss_fwd
 

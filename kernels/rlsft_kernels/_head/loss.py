@@ -1,0 +1,81 @@
+"""Losses whose gradient by a row's outputs depends on that row alone, with their gradient made in the forward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlsft_kernels._head.gradients import HeadGradients, Needs, scatter_rows
+from rlsft_kernels._head.head import Head, Tokens
+from rlsft_kernels._head.passes import (
+    Coefficients,
+    gradients_by_columns,
+    gradients_in_forward,
+    keep_logits,
+    live_rows,
+    row_gradients,
+    statistics_of,
+)
+from rlsft_kernels._head.rows import RowKernels
+
+
+@dataclass(frozen=True)
+class LossPlan:
+    """How a loss goes over its tiles; chosen from shapes alone, so that the dtype of the results is known before."""
+
+    by_columns: bool
+    weight_dtype: torch.dtype
+    kept_bytes: int
+
+
+def plan_loss(
+    num_rows: int, weight: Tensor, *, needs_weight: bool, tile_bytes: int, backend: str, accumulates: bool
+) -> LossPlan:
+    """Tiles of whole rows take three products, but add up the weight gradient once a tile.
+
+    Where the product cannot accumulate in float32 by itself (`accumulates`: it can), that addition costs more than a
+    second product of the logits. A pass by columns then needs no float32 copy of the weight gradient, and what that copy
+    would have held keeps logits instead.
+    """
+    num_columns, width = weight.shape
+    dtype = weight.dtype
+    one_tile = num_rows * num_columns * dtype.itemsize <= tile_bytes
+    exact = dtype not in (torch.bfloat16, torch.float16)
+    if backend == "native" and needs_weight and not (one_tile or exact or accumulates):
+        return LossPlan(True, dtype, 4 * num_columns * width)
+    # float16 waits for the factor of a GradScaler in float32, where small gradients do not vanish
+    narrow = exact or (one_tile and dtype == torch.bfloat16)
+    return LossPlan(False, dtype if narrow else torch.float32, 0)
+
+
+def loss_in_forward(
+    head: Head,
+    kernels: RowKernels,
+    tokens: Tokens,
+    wanted: frozenset[str],
+    coefficients: Coefficients,
+    needs: Needs,
+    tile_bytes: int,
+    plan: LossPlan,
+) -> tuple[dict[str, Tensor], HeadGradients]:
+    """The wanted statistics and the gradients, all rows in the order of `tokens`; one product where none is needed."""
+    if not needs:
+        values = statistics_of(head, kernels, tokens, wanted, tile_bytes)
+        return values, HeadGradients((None,) * len(head.weights), (None,) * len(head.weights), None)
+    if not plan.by_columns:
+        return gradients_in_forward(
+            head, kernels, tokens, wanted, coefficients, needs, tile_bytes, weight_dtype=plan.weight_dtype
+        )
+    columns = min(head.num_columns, plan.kept_bytes // max(1, len(tokens) * head.dtype.itemsize))
+    kept = keep_logits(head, head.weights[0].new_empty(columns * len(tokens)), len(tokens), tile_bytes)
+    values = statistics_of(head, kernels, tokens, wanted, tile_bytes, kept)
+    by_logprob_L, by_entropy_L = coefficients(slice(0, len(tokens)), values)
+    gradients = row_gradients(tokens.targets, tokens.temperature, values, by_logprob_L, by_entropy_L, None)
+    live_A = live_rows(by_logprob_L, by_entropy_L)
+    found = gradients_by_columns(
+        head, kernels, tokens, gradients, live_A, needs, tile_bytes, weight_dtype=plan.weight_dtype, kept=kept
+    )
+    hiddens = tuple(scatter_rows(x, live_A, len(tokens)) for x in found.hiddens)
+    return values, HeadGradients(hiddens, found.weights, found.bias)

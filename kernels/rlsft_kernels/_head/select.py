@@ -1,0 +1,27 @@
+"""Which row kernels a backend means."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from rlsft_kernels._backend import Supported
+
+SUPPORTED: Supported = {
+    "triton": {"cuda": ("float32", "bfloat16", "float16")},
+    "native": {"cpu": ("float32", "bfloat16")},
+}
+
+
+def row_kernels(backend: str) -> ModuleType:
+    """The module with the functions of `RowKernels`; triton and the compiled core are imported only when chosen."""
+    if backend == "triton":
+        from rlsft_kernels._head import triton_rows
+
+        return triton_rows
+    if backend == "native":
+        from rlsft_kernels._head import native_rows
+
+        return native_rows
+    from rlsft_kernels._head import torch_rows
+
+    return torch_rows
