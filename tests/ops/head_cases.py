@@ -69,6 +69,10 @@ CASES = [
 SMALL = HeadCase("small enough for gradcheck", 5, 3, 7, True, 2.0, 1.5, "per token", 2.0)
 ROUNDED = [torch.float32, torch.bfloat16, torch.float16]  # float64 is the truth, not held to a multiple of itself
 DTYPES = [*ROUNDED, torch.float64]
+# what runs where on a CPU: (dtype, backend)
+ON_CPU = [
+    (torch.float32, "native"), (torch.bfloat16, "native"), *((dtype, "reference") for dtype in ROUNDED)
+]  # fmt: skip
 
 
 class OpWatch(TorchDispatchMode):

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlsft_kernels import linear_cross_entropy, linear_logprob
+from rlsft_kernels._backend import Backend
 from rlsft_kernels.linear_cross_entropy.reference import linear_cross_entropy_reference
-from tests.ops.head_cases import CASES, DTYPES, ROUNDED, SMALL, HeadCase, OpWatch
+from tests.ops.head_cases import CASES, DTYPES, ON_CPU, SMALL, HeadCase, OpWatch
 from tests.support.closeness import assert_as_accurate_as_eager
 
 LEAVES = ("hidden", "weight", "bias")
@@ -50,13 +51,15 @@ def test_two_tokens_by_hand() -> None:
     torch.testing.assert_close(grad_weight, torch.tensor([[-0.25], [0.25]]).double())
 
 
-@pytest.mark.parametrize("dtype", ROUNDED, ids=str)
+@pytest.mark.parametrize(("dtype", "backend"), ON_CPU, ids=str)
 @pytest.mark.parametrize("case", [*PLAIN, FULL], ids=lambda c: c.name)
-def test_loss_and_gradients_are_as_accurate_as_eager(case: HeadCase, dtype: torch.dtype) -> None:
+def test_loss_and_gradients_are_as_accurate_as_eager(case: HeadCase, dtype: torch.dtype, backend: Backend) -> None:
     tensors = case.tensors(dtype)
     assert tensors["hidden"].dtype == dtype
     exact = as_double(tensors)
-    actual, stats = linear_cross_entropy(**tensors, **case.settings(), tile_bytes=case.small_tile(dtype))
+    actual, stats = linear_cross_entropy(
+        **tensors, **case.settings(), tile_bytes=case.small_tile(dtype), backend=backend
+    )
     eager, eager_stats = linear_cross_entropy_reference(**tensors, **case.settings())
     truth, truth_stats = linear_cross_entropy_reference(**exact, **case.settings())
     assert_as_accurate_as_eager(actual, eager, truth, name="loss")
@@ -84,6 +87,36 @@ def test_equals_the_mean_of_linear_logprob() -> None:
     expected = -logprob.sum() / (tensors["targets"] >= 0).sum()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(grads(loss, tensors), grads(expected, tensors))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_dft_weighs_each_token_by_its_own_probability(dtype: torch.dtype) -> None:
+    """arXiv 2508.05629, eq. 9: the factor is a constant, so the gradient is p times that of the log-likelihood."""
+    tensors = CASES[3].tensors(dtype)
+    loss, stats = linear_cross_entropy(**tensors, kind="dft")
+    logprob = linear_logprob(**tensors).logprob
+    assert logprob is not None
+    count = (tensors["targets"] >= 0).sum()
+    expected = -torch.where(tensors["targets"] >= 0, logprob.detach().exp() * logprob, 0).sum() / count
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(grads(loss, tensors), grads(expected, tensors))
+    torch.testing.assert_close(stats["sum_nll"], -logprob.sum().detach())
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_token_weights_scale_loss_and_gradient_but_not_the_statistics(backend: Backend) -> None:
+    tensors = CASES[3].tensors(torch.float32)
+    token_weights = torch.rand(33)
+    token_weights[::4] = 0
+    loss, stats = linear_cross_entropy(
+        **tensors, token_weights=token_weights, normalizer=2.0, tile_bytes=5000, backend=backend
+    )
+    logprob = linear_logprob(**tensors).logprob
+    assert logprob is not None
+    expected = -(token_weights * logprob).sum() / 2
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(grads(loss, tensors), grads(expected, tensors))
+    torch.testing.assert_close(stats["sum_nll"], -logprob.sum().detach())
 
 
 def test_gradcheck() -> None:
@@ -252,18 +285,20 @@ def test_backward_twice_is_the_same_and_second_derivative_is_refused() -> None:
         grad.sum().backward()
 
 
+@pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("layout", ["contiguous", "transposed", "empty", "frozen"])
-def test_opcheck(layout: str) -> None:
+def test_opcheck(layout: str, backend: Backend) -> None:
     num_rows = 0 if layout == "empty" else 6
     hidden, weight = torch.randn(num_rows, 4), torch.randn(9, 4)
     if layout == "transposed":
         hidden, weight = hidden.t().contiguous().t(), weight.t().contiguous().t()
     targets = torch.randint(0, 9, (num_rows,))
     targets[:1] = -100
-    needs = [True, layout != "frozen", True]
+    needs = [True, layout != "frozen", True, True, True]
     args = (
         hidden.requires_grad_(), weight.requires_grad_(needs[1]), targets, torch.randn(9, requires_grad=True),
-        3.0, 1.3, -100, 100, needs, "reference",
+        torch.randn(num_rows, 2, requires_grad=True), torch.randn(9, 2, requires_grad=True), torch.rand(num_rows),
+        3.0, 1.3, "nll", -100, 100, needs, backend,
     )  # fmt: skip
     torch.library.opcheck(torch.ops.rlsft.linear_cross_entropy.default, args)
 
@@ -303,7 +338,11 @@ def test_compiles_to_one_graph(compiler: str) -> None:
         ({"softcap": 0.0}, ValueError, "softcap must be finite and > 0, got 0.0"),
         ({"logit_scale": math.inf}, ValueError, "logit_scale must be finite, got inf"),
         ({"tile_bytes": 2.5}, TypeError, "tile_bytes must be an int, got float"),
-        ({"backend": "triton"}, ValueError, "linear_cross_entropy: backend='triton' takes nothing"),
+        ({"kind": "focal"}, ValueError, "kind must be one of 'nll', 'dft', got 'focal'"),
+        ({"token_weights": torch.ones(4)}, ValueError, r"token_weights must be shaped like targets \[3\], got \[4\]"),
+        ({"lora": (torch.ones(2, 4),)}, TypeError, r"lora must be \(A \[r, H\], B \[V, r\], scale\)"),
+        ({"lora": (torch.ones(2, 4), torch.ones(5, 3), 1.0)}, ValueError, r"lora B must be \[V, r\] = \[5, 2\], got"),
+        ({"backend": "triton"}, ValueError, "linear_cross_entropy: backend='triton' takes .* on cuda, got"),
     ],
 )  # fmt: skip
 def test_errors_name_the_argument(changed: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from rlsft_kernels import LogprobOutput, linear_logprob
-from rlsft_kernels._backend import backend_calls
+from rlsft_kernels._backend import Backend, backend_calls
 from rlsft_kernels.linear_logprob.reference import linear_logprob_reference
-from tests.ops.head_cases import CASES, DTYPES, ROUNDED, SMALL, HeadCase, OpWatch
+from tests.ops.head_cases import CASES, DTYPES, ON_CPU, SMALL, HeadCase, OpWatch
 from tests.support.closeness import assert_as_accurate_as_eager
 
 DIFFERENTIABLE = ("logprob", "entropy", "lse")
@@ -98,15 +98,15 @@ def test_what_is_not_asked_for_is_none() -> None:
 # --- against float64 truth -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ROUNDED, ids=str)
+@pytest.mark.parametrize(("dtype", "backend"), ON_CPU, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_values_and_gradients_are_as_accurate_as_eager(case: HeadCase, dtype: torch.dtype) -> None:
+def test_values_and_gradients_are_as_accurate_as_eager(case: HeadCase, dtype: torch.dtype, backend: Backend) -> None:
     tensors = case.tensors(dtype)
     assert tensors["hidden"].dtype == dtype
     temperature = case.temperature_for(tensors["targets"], dtype)
     weights = upstream(case.num_rows)
     settings: dict[str, Any] = {"temperature": temperature, **case.settings()}
-    actual = linear_logprob(**tensors, **settings, outputs=ALL, tile_bytes=case.small_tile(dtype))
+    actual = linear_logprob(**tensors, **settings, outputs=ALL, tile_bytes=case.small_tile(dtype), backend=backend)
     eager = linear_logprob_reference(**tensors, **settings)
     exact = as_double(tensors)
     if isinstance(temperature, Tensor):
@@ -398,8 +398,9 @@ def test_autocast_casts_as_a_linear_layer_does() -> None:
     assert grads(out.logprob.sum(), tensors)["hidden"].dtype == torch.float32
 
 
+@pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("layout", ["contiguous", "transposed", "empty"])
-def test_opcheck(layout: str) -> None:
+def test_opcheck(layout: str, backend: Backend) -> None:
     num_rows = 0 if layout == "empty" else 6
     hidden, weight = torch.randn(num_rows, 4), torch.randn(9, 4)
     if layout == "transposed":
@@ -408,7 +409,8 @@ def test_opcheck(layout: str) -> None:
     targets[:1] = -100
     args = (
         hidden.requires_grad_(), weight.requires_grad_(), targets, torch.randn(9, requires_grad=True),
-        torch.rand(num_rows) + 0.5, 1.0, 3.0, 1.3, "logprob,entropy,lse,is_top1", -100, 100, "reference",
+        torch.randn(num_rows, 2, requires_grad=True), torch.randn(9, 2, requires_grad=True),
+        torch.rand(num_rows) + 0.5, 1.0, 3.0, 1.3, "logprob,entropy,lse,is_top1", -100, 100, 4, backend,
     )  # fmt: skip
     torch.library.opcheck(torch.ops.rlsft.linear_logprob.default, args)
 
@@ -461,7 +463,7 @@ HIDDEN, WEIGHT, TARGETS = torch.zeros(3, 4), torch.zeros(5, 4), torch.tensor([0,
         ({"outputs": "logprob"}, TypeError, "outputs must be a sequence of names"),
         ({"tile_bytes": 0}, ValueError, "tile_bytes must be >= 1, got 0"),
         ({"backend": "cuda"}, ValueError, "linear_logprob: backend must be one of auto, .*got 'cuda'"),
-        ({"backend": "native"}, ValueError, "linear_logprob: backend='native' takes nothing"),
+        ({"backend": "triton"}, ValueError, "linear_logprob: backend='triton' takes .* on cuda, got float32 on cpu"),
     ],
 )  # fmt: skip
 def test_errors_name_the_argument(changed: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -53,7 +53,7 @@ def finish_fold(
     state: FoldState, targets_L: Tensor, num_columns: int, wanted: frozenset[str], dtype: torch.dtype
 ) -> dict[str, Tensor]:
     """The asked-for STATISTICS, [L] each; a row of only -inf gives NaN, as log_softmax does."""
-    log_sum_L = state.sum_exp.log()
+    log_sum_L = torch.where(state.sum_exp == 0, torch.nan, state.sum_exp.log())
     values: dict[str, Tensor] = {
         "row_max": state.row_max,
         "log_sum": log_sum_L,

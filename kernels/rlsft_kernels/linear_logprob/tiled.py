@@ -49,6 +49,7 @@ def linear_logprob_fwd(
     """The wanted STATISTICS as [N] tensors, zero on ignored rows; the others as empty tensors. Fills the buffer."""
     tokens, rows_L = labelled_tokens(hiddens, targets_N, temperature, ignore_index, head.num_columns)
     kept = keep_logits(head, kept_buffer, len(tokens), tile_bytes)
+    kept_buffer[0 if kept is None else kept.num_rows * kept.num_columns :] = 0  # an op's result is the same each time
     values = statistics_of(head, kernels, tokens, wanted, tile_bytes, kept)
     labelled_N = targets_N != ignore_index
     return {name: _spread(values.get(name), name, rows_L, labelled_N, head.dtype) for name in STATISTICS}
