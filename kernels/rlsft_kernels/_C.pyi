@@ -176,3 +176,42 @@ def textrank_embeddings(
     n_iter: _Int64,  # [G], out
     residual: _Float64,  # [G], out
 ) -> None: ...
+def torch_team_library() -> str: ...
+def head_fold_rows(
+    tile: npt.NDArray[Any],
+    column_start: int,
+    targets: npt.NDArray[Any],
+    bias: npt.NDArray[Any] | None,
+    logit_scale: float,
+    softcap: float,
+    temperature: float,
+    temperatures: npt.NDArray[Any] | None,
+    row_max: npt.NDArray[Any],
+    sum_exp: npt.NDArray[Any],
+    target_logit: npt.NDArray[Any],
+    sum_exp_shifted: npt.NDArray[Any] | None,
+    sum_exp_sq: npt.NDArray[Any] | None,
+    sum_logit: npt.NDArray[Any] | None,
+    first_largest: npt.NDArray[Any] | None,
+    threads: int,
+) -> None: ...
+def head_gradient_rows(
+    tile: npt.NDArray[Any],
+    column_start: int,
+    bias: npt.NDArray[Any] | None,
+    logit_scale: float,
+    softcap: float,
+    temperature: float,
+    temperatures: npt.NDArray[Any] | None,
+    targets: npt.NDArray[Any],
+    row_max: npt.NDArray[Any],
+    log_sum: npt.NDArray[Any],
+    logprob: npt.NDArray[Any],
+    entropy: npt.NDArray[Any] | None,
+    by_logprob: npt.NDArray[Any] | None,
+    by_entropy: npt.NDArray[Any] | None,
+    by_lse: npt.NDArray[Any] | None,
+    order: npt.NDArray[Any] | None,
+    out: npt.NDArray[Any],
+    threads: int,
+) -> None: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ def test_folding_in_pieces_equals_log_softmax(vocab: int, dtype: torch.dtype) ->
     head = Head((torch.zeros(vocab, 1, dtype=dtype),))
     cuts = sorted({0, 1, vocab // 2, min(16, vocab), vocab - 1, vocab})
     state = start_fold(num_rows, WANTED, device=torch.device("cpu"), dtype=native_rows.state_dtype(dtype))
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, stop in itertools.pairwise(cuts):
         native_rows.fold_(head, logits_RV[:, start:stop], slice(start, stop), targets, 1.0, state)
     found = finish_fold(state, targets, vocab, WANTED, torch.float32)
     exact = logits_RV.double().log_softmax(dim=-1)
@@ -95,7 +96,7 @@ def test_first_of_equal_maxima_wins_across_tiles() -> None:
 @pytest.mark.parametrize("transform", ["plain", "capped", "biased", "all"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_gradient_of_a_tile_equals_autograd(dtype: torch.dtype, transform: str, columns: slice) -> None:
-    """The columns of a tile alone, with the statistics of whole rows; one target in it, one outside, one at its edge."""
+    """The columns of a tile alone, with the statistics of whole rows; targets inside, outside and at its edges."""
     vocab, num_rows = 64, 6
     torch.manual_seed(0)
     raw = (2 * torch.randn(num_rows, vocab)).to(dtype)
@@ -311,7 +312,10 @@ def test_adapter_on_the_head_equals_merging_it(backend: Backend, frozen: bool, m
     assert expected is not None
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
-        torch.autograd.grad(out, leaves, upstream), torch.autograd.grad(expected, leaves, upstream), rtol=1e-3, atol=1e-4
+        torch.autograd.grad(out, leaves, upstream),
+        torch.autograd.grad(expected, leaves, upstream),
+        rtol=1e-3,
+        atol=1e-4,
     )
 
 

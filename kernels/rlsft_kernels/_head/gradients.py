@@ -151,5 +151,3 @@ def _add_product(total_VH: Tensor, grad_tile_RV: Tensor, hidden_RH: Tensor) -> N
         total_VH.addmm_(grad_tile_RV.t(), hidden_RH)
     else:  # a half-precision product, then a float32 sum: one rounding a tile instead of one a row
         total_VH += grad_tile_RV.t() @ hidden_RH
-
-

@@ -19,8 +19,8 @@ def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
 class Head:
     """`z = softcap * tanh(logit_scale * (sum of hiddens[k] @ weights[k].T + bias) / softcap) / temperature`.
 
-    One weight is the output embedding; a second one, with its own hidden states, is the low-rank update of a LoRA adapter
-    on it. The order bias, logit_scale, softcap, temperature is fixed.
+    One weight is the output embedding; a second one, with its own hidden states, is the low-rank update of a LoRA
+    adapter on it. The order bias, logit_scale, softcap, temperature is fixed.
     """
 
     weights: tuple[Tensor, ...]  # each [V, H_k]

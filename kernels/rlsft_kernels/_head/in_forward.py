@@ -1,51 +1,18 @@
-"""What the custom ops of losses with an in-forward gradient share: their inputs, plan, fake and backward."""
+"""What the custom ops of losses with an in-forward gradient share: plan, fake and backward."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlsft_kernels._backend import resolve_backend
-from rlsft_kernels._head.gradients import HeadGradients, Needs
 from rlsft_kernels._head.head import statistics_dtype
+from rlsft_kernels._head.inputs import HeadInputs
 from rlsft_kernels._head.loss import LossPlan, plan_loss
 from rlsft_kernels._head.select import SUPPORTED
 from rlsft_kernels._saved_gradients import scale_saved_gradients
-
-
-@dataclass(frozen=True)
-class HeadLossInputs:
-    """The differentiable inputs of a head's op, in the order of `needs`."""
-
-    hidden: Tensor  # [N, H]
-    weight: Tensor  # [V, H]
-    bias: Tensor | None
-    lora_hidden: Tensor | None  # [N, r]
-    lora_weight: Tensor | None  # [V, r]
-
-    @property
-    def hiddens(self) -> tuple[Tensor, ...]:
-        """Left factors of the products."""
-        return (self.hidden,) if self.lora_hidden is None else (self.hidden, self.lora_hidden)
-
-    @property
-    def weights(self) -> tuple[Tensor, ...]:
-        """Right factors of the products."""
-        return (self.weight,) if self.lora_weight is None else (self.weight, self.lora_weight)
-
-    def needs(self, flags: list[bool]) -> Needs:
-        """`flags` by product."""
-        hidden, weight, bias, lora_hidden, lora_weight = flags
-        if self.lora_weight is None:
-            return Needs((hidden,), (weight,), bias)
-        return Needs((hidden, lora_hidden), (weight, lora_weight), bias)
-
-    def in_order(self) -> tuple[Tensor | None, ...]:
-        """As `needs` names them."""
-        return self.hidden, self.weight, self.bias, self.lora_hidden, self.lora_weight
 
 
 def needed_gradients(*inputs: Tensor | None) -> list[bool]:
@@ -54,7 +21,7 @@ def needed_gradients(*inputs: Tensor | None) -> list[bool]:
     return [recording and x is not None and x.requires_grad for x in inputs]
 
 
-def chosen_plan(inputs: HeadLossInputs, needs: list[bool], tile_bytes: int, backend: str) -> LossPlan:
+def chosen_plan(inputs: HeadInputs, needs: list[bool], tile_bytes: int, backend: str) -> LossPlan:
     """The plan of a call, from shapes and dtypes alone."""
     return plan_loss(
         inputs.hidden.shape[0], inputs.weight, needs_weight=needs[1], tile_bytes=tile_bytes, backend=backend,
@@ -62,19 +29,7 @@ def chosen_plan(inputs: HeadLossInputs, needs: list[bool], tile_bytes: int, back
     )  # fmt: skip
 
 
-def gradients_for_inputs(inputs: HeadLossInputs, found: HeadGradients) -> tuple[Tensor, ...]:
-    """In the order of the inputs; an op returns no None, so an empty tensor stands for it."""
-    has_lora = inputs.lora_weight is not None
-    gradients = (
-        found.hiddens[0], found.weights[0], found.bias, found.hiddens[1] if has_lora else None,
-        found.weights[1] if has_lora else None,
-    )  # fmt: skip
-    return tuple(inputs.weight.new_empty(0) if x is None else x for x in gradients)
-
-
-def fake_gradients(
-    inputs: HeadLossInputs, needs: list[bool], tile_bytes: int, op: str, backend: str
-) -> tuple[Tensor, ...]:
+def fake_gradients(inputs: HeadInputs, needs: list[bool], tile_bytes: int, op: str, backend: str) -> tuple[Tensor, ...]:
     """Shapes and dtypes of `gradients_for_inputs`."""
     device_type, dtype = inputs.hidden.device.type, inputs.hidden.dtype
     chosen = resolve_backend(op, backend, device_type=device_type, dtype=dtype, supported=SUPPORTED)
@@ -87,7 +42,7 @@ def fake_gradients(
 
 
 def save_head_gradients(
-    ctx: Any, inputs: HeadLossInputs, needs: list[bool], output: tuple[Tensor, ...], *, num_values: int
+    ctx: Any, inputs: HeadInputs, needs: list[bool], output: tuple[Tensor, ...], *, num_values: int
 ) -> None:
     """setup_context of such an op: the first of its outputs is the loss, the rest are constants."""
     gradients = output[num_values:]

@@ -35,9 +35,9 @@ def plan_loss(
 ) -> LossPlan:
     """Tiles of whole rows take three products, but add up the weight gradient once a tile.
 
-    Where the product cannot accumulate in float32 by itself (`accumulates`: it can), that addition costs more than a
-    second product of the logits. A pass by columns then needs no float32 copy of the weight gradient, and what that copy
-    would have held keeps logits instead.
+    Where the product cannot accumulate in float32 by itself (`accumulates`: it can), that addition costs more than
+    a second product of the logits. A pass by columns then needs no float32 copy of the weight gradient, and what
+    that copy would have held keeps logits instead.
     """
     num_columns, width = weight.shape
     dtype = weight.dtype

@@ -25,15 +25,12 @@ def fold_(
     """See `RowKernels.fold_`."""
     from rlsft_kernels import _C
 
+    bias, scale, softcap, one_temperature, temperatures = _transform(head, columns, temperature)
     _C.head_fold_rows(
-        _bits(tile_RC),
-        columns.start,
-        targets_R.numpy(),
-        *_transform(head, columns, temperature),
-        *(_numpy(x) for x in (state.row_max, state.sum_exp, state.target_logit, state.sum_exp_shifted)),
-        *(_numpy(x) for x in (state.sum_exp_sq, state.sum_logit, state.first_largest)),
-        torch.get_num_threads(),
-    )
+        _bits(tile_RC), columns.start, targets_R.numpy(), bias, scale, softcap, one_temperature, temperatures,
+        state.row_max.numpy(), state.sum_exp.numpy(), state.target_logit.numpy(), _numpy(state.sum_exp_shifted),
+        _numpy(state.sum_exp_sq), _numpy(state.sum_logit), _numpy(state.first_largest), torch.get_num_threads(),
+    )  # fmt: skip
 
 
 def gradient_(
@@ -43,16 +40,12 @@ def gradient_(
     from rlsft_kernels import _C
 
     g = gradients
+    bias, scale, softcap, one_temperature, temperatures = _transform(head, columns, g.temperature)
     _C.head_gradient_rows(
-        _bits(tile_RC),
-        columns.start,
-        *_transform(head, columns, g.temperature),
-        g.targets.numpy(),
-        *(_numpy(x) for x in (g.row_max, g.log_sum, g.logprob, g.entropy, g.by_logprob, g.by_entropy, g.by_lse)),
-        _numpy(order),
-        _bits(out),
-        torch.get_num_threads(),
-    )
+        _bits(tile_RC), columns.start, bias, scale, softcap, one_temperature, temperatures, g.targets.numpy(),
+        _dense(g.row_max), _dense(g.log_sum), _dense(g.logprob), _numpy(g.entropy), _numpy(g.by_logprob),
+        _numpy(g.by_entropy), _numpy(g.by_lse), _numpy(order), _bits(out), torch.get_num_threads(),
+    )  # fmt: skip
 
 
 def _bits(tile_RC: Tensor) -> np.ndarray[Any, Any]:
@@ -60,16 +53,16 @@ def _bits(tile_RC: Tensor) -> np.ndarray[Any, Any]:
     return (tile_RC.view(torch.uint16) if tile_RC.dtype == torch.bfloat16 else tile_RC).numpy()
 
 
-def _transform(head: Head, columns: slice, temperature: float | Tensor) -> tuple[Any, ...]:
-    per_row = isinstance(temperature, Tensor)
-    return (
-        _numpy(head.bias_of(columns)),
-        head.logit_scale,
-        head.softcap or 0.0,
-        1.0 if per_row else temperature,
-        _numpy(temperature) if isinstance(temperature, Tensor) else None,
-    )
+def _transform(
+    head: Head, columns: slice, temperature: float | Tensor
+) -> tuple[np.ndarray[Any, Any] | None, float, float, float, np.ndarray[Any, Any] | None]:
+    one, each = (1.0, _dense(temperature)) if isinstance(temperature, Tensor) else (temperature, None)
+    return _numpy(head.bias_of(columns)), head.logit_scale, head.softcap or 0.0, one, each
+
+
+def _dense(x: Tensor) -> np.ndarray[Any, Any]:
+    return x.contiguous().numpy()
 
 
 def _numpy(x: Tensor | None) -> np.ndarray[Any, Any] | None:
-    return None if x is None else x.contiguous().numpy()
+    return None if x is None else _dense(x)

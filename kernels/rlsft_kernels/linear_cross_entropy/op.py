@@ -11,14 +11,13 @@ from rlsft_kernels._backend import Backend, choose_backend
 from rlsft_kernels._checks import require_choice, require_float_tensor, require_positive_int, require_scalar
 from rlsft_kernels._head.head import Head, check_transform, checked_head, statistics_dtype
 from rlsft_kernels._head.in_forward import (
-    HeadLossInputs,
     chosen_plan,
     fake_gradients,
-    gradients_for_inputs,
     needed_gradients,
     save_head_gradients,
     scaled_head_gradients,
 )
+from rlsft_kernels._head.inputs import HeadInputs, gradients_for_inputs
 from rlsft_kernels._head.lora import lora_factors
 from rlsft_kernels._head.select import SUPPORTED, row_kernels
 from rlsft_kernels._head.tiling import DEFAULT_TILE_BYTES
@@ -142,10 +141,10 @@ def _linear_cross_entropy_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     op, dtype = "linear_cross_entropy", hidden.dtype
     chosen = choose_backend(op, backend, device_type=hidden.device.type, dtype=dtype, supported=SUPPORTED)
-    inputs = HeadLossInputs(hidden, weight, bias, lora_hidden, lora_weight)
+    inputs = HeadInputs(hidden, weight, bias, lora_hidden, lora_weight)
     out = linear_cross_entropy_fwd(
         Head(inputs.weights, bias, softcap, logit_scale),
-        row_kernels(chosen),  # type: ignore[arg-type]
+        row_kernels(chosen),
         inputs.hiddens,
         targets,
         token_weights,
@@ -176,14 +175,14 @@ def _(
     backend: str,
 ) -> tuple[Tensor, ...]:
     wide = statistics_dtype(hidden.dtype)
-    inputs = HeadLossInputs(hidden, weight, bias, lora_hidden, lora_weight)
+    inputs = HeadInputs(hidden, weight, bias, lora_hidden, lora_weight)
     gradients = fake_gradients(inputs, needs, tile_bytes, "linear_cross_entropy", backend)
     return hidden.new_empty((), dtype=wide), hidden.new_empty(4, dtype=wide), *gradients
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     hidden, weight, _targets, bias, lora_hidden, lora_weight, *_rest, needs, _backend = inputs
-    save_head_gradients(ctx, HeadLossInputs(hidden, weight, bias, lora_hidden, lora_weight), needs, output, num_values=2)
+    save_head_gradients(ctx, HeadInputs(hidden, weight, bias, lora_hidden, lora_weight), needs, output, num_values=2)
 
 
 def _backward(ctx: Any, grad_total: Tensor | None, *_unused: Any) -> tuple[Tensor | None, ...]:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from rlsft_kernels._backend import Backend, choose_backend
 from rlsft_kernels._checks import require_choice, require_number, require_positive_int
-from rlsft_kernels._head.gradients import Needs
 from rlsft_kernels._head.head import Head, check_transform, checked_head, statistics_dtype
+from rlsft_kernels._head.inputs import HeadInputs, gradients_for_inputs
 from rlsft_kernels._head.lora import lora_factors
 from rlsft_kernels._head.rows import STATISTICS
 from rlsft_kernels._head.select import SUPPORTED, row_kernels
@@ -151,10 +151,11 @@ def _linear_logprob_op(
     device_type, dtype = hidden.device.type, hidden.dtype
     chosen = choose_backend("linear_logprob", backend, device_type=device_type, dtype=dtype, supported=SUPPORTED)
     kept = hidden.new_empty(hidden.shape[0] * kept_columns)
+    inputs = HeadInputs(hidden, weight, bias, lora_hidden, lora_weight)
     fields = linear_logprob_fwd(
-        Head(_present(weight, lora_weight), bias, softcap, logit_scale),
-        row_kernels(chosen),  # type: ignore[arg-type]
-        _present(hidden, lora_hidden),
+        Head(inputs.weights, bias, softcap, logit_scale),
+        row_kernels(chosen),
+        inputs.hiddens,
         targets,
         temperature if temperature_N is None else temperature_N.to(statistics_dtype(dtype)),
         frozenset(outputs.split(",")) | _ALWAYS,
@@ -192,10 +193,6 @@ def _(
     return *fields, hidden.new_empty(hidden.shape[0] * kept_columns)
 
 
-def _present(*tensors: Tensor | None) -> tuple[Tensor, ...]:
-    return tuple(x for x in tensors if x is not None)
-
-
 @torch.library.custom_op("rlsft::linear_logprob_backward", mutates_args=())
 def _linear_logprob_backward_op(
     grad_logprob: Tensor | None,
@@ -218,31 +215,26 @@ def _linear_logprob_backward_op(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     device_type, dtype = hidden.device.type, hidden.dtype
-    chosen = choose_backend("linear_logprob_backward", backend, device_type=device_type, dtype=dtype, supported=SUPPORTED)
-    weights = _present(weight, lora_weight)
-    pairs = slice(0, len(weights))
+    chosen = choose_backend(
+        "linear_logprob_backward", backend, device_type=device_type, dtype=dtype, supported=SUPPORTED
+    )
+    inputs = HeadInputs(hidden, weight, bias, lora_hidden, lora_weight)
     found = linear_logprob_bwd(
-        Head(weights, bias, softcap, logit_scale),
-        row_kernels(chosen),  # type: ignore[arg-type]
-        _present(hidden, lora_hidden),
+        Head(inputs.weights, bias, softcap, logit_scale),
+        row_kernels(chosen),
+        inputs.hiddens,
         targets,
         temperature if temperature_N is None else temperature_N.to(statistics_dtype(dtype)),
         UpstreamGradients(grad_logprob, grad_entropy, grad_lse),
         dict(zip(SAVED, saved[:-1], strict=True)),
         ignore_index,
         tile_bytes,
-        Needs((needs[0], needs[3])[pairs], (needs[1], needs[4])[pairs], needs[2]),
+        inputs.needs(needs),
         saved[-1],
     )
-    empty = weight.new_empty(0)
-    by_input = (
-        found.hiddens[0],
-        found.weights[0],
-        None if found.bias is None or bias is None else found.bias.to(bias.dtype),
-        found.hiddens[-1] if lora_weight is not None else None,
-        found.weights[-1] if lora_weight is not None else None,
-    )
-    return tuple(empty.clone() if x is None else x for x in by_input)  # type: ignore[return-value]
+    hidden_grad, weight_grad, bias_grad, *adapter = gradients_for_inputs(inputs, found)
+    bias_grad = bias_grad if bias is None else bias_grad.to(bias.dtype)
+    return hidden_grad, weight_grad, bias_grad, adapter[0], adapter[1]
 
 
 @_linear_logprob_backward_op.register_fake

@@ -1,8 +1,8 @@
 """linear_logprob in tiles with a hand-written backward, for every backend.
 
 Equal to `linear_logprob_reference` without ever holding logits of more than one tile, or than the memory budget keeps.
-The backward computes the tiles again, overwrites them with the gradient and multiplies: four products in all, three with
-a frozen weight, and one less for the share of the logits that was kept.
+The backward computes the tiles again, overwrites them with the gradient and multiplies: four products in all, three
+with a frozen weight, and one less for the share of the logits that was kept.
 """
 
 from __future__ import annotations
@@ -105,4 +105,3 @@ def origin_of(rows_L: Tensor | None, live_A: Tensor | None) -> Tensor | None:
     if live_A is None:
         return rows_L
     return live_A if rows_L is None else rows_L[live_A]
-
