@@ -9,6 +9,7 @@ from rlsft_kernels.kl_shaped_gae.op import GaeOutput, kl_shaped_gae
 from rlsft_kernels.linear_cross_entropy.op import linear_cross_entropy
 from rlsft_kernels.linear_logprob.op import linear_logprob
 from rlsft_kernels.linear_logprob.reference import LogprobOutput
+from rlsft_kernels.linear_policy_loss.op import linear_policy_loss
 from rlsft_kernels.pagerank.op import pagerank
 from rlsft_kernels.pagerank.result import PagerankResult
 from rlsft_kernels.pairwise_reward_loss.op import pairwise_reward_loss
@@ -37,6 +38,7 @@ __all__ = [
     "kl_shaped_gae",
     "linear_cross_entropy",
     "linear_logprob",
+    "linear_policy_loss",
     "pagerank",
     "pairwise_reward_loss",
     "policy_value_loss",

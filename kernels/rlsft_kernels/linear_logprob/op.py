@@ -15,6 +15,7 @@ from rlsft_kernels._head.inputs import HeadInputs, gradients_for_inputs
 from rlsft_kernels._head.lora import lora_factors
 from rlsft_kernels._head.rows import STATISTICS
 from rlsft_kernels._head.select import SUPPORTED, row_kernels
+from rlsft_kernels._head.temperature import flat_temperature
 from rlsft_kernels._head.tiling import DEFAULT_TILE_BYTES
 from rlsft_kernels._saved_gradients import refuse_double_backward
 from rlsft_kernels.linear_logprob.reference import LogprobOutput
@@ -84,7 +85,7 @@ def linear_logprob(
     check_transform(softcap, logit_scale)
     require_positive_int("tile_bytes", tile_bytes)
     require_number("memory_budget", memory_budget, at_least=0)
-    temperature_N = _flat_temperature(temperature, targets)
+    temperature_N, temperature_one = flat_temperature(temperature, targets)
     hidden_NH = hidden.reshape(-1, hidden.shape[-1])
     lora_hidden, lora_weight = lora_factors(hidden_NH, weight, lora)
     fields = torch.ops.rlsft.linear_logprob(
@@ -95,7 +96,7 @@ def linear_logprob(
         lora_hidden,
         lora_weight,
         temperature_N,
-        1.0 if isinstance(temperature, Tensor) else float(temperature),
+        temperature_one,
         softcap,
         float(logit_scale),
         ",".join(outputs),
@@ -115,19 +116,6 @@ def _kept_columns(hidden_NH: Tensor, weight: Tensor, bias: Tensor | None, lora: 
         return 0
     row_bytes = max(1, hidden_NH.shape[0] * weight.element_size())
     return min(weight.shape[0], budget // row_bytes)
-
-
-def _flat_temperature(temperature: float | Tensor, targets: Tensor) -> Tensor | None:
-    if not isinstance(temperature, Tensor):
-        require_number("temperature", temperature, above=0)
-        return None
-    if temperature.shape != targets.shape:
-        raise ValueError(
-            f"temperature must be a number or shaped like targets {list(targets.shape)}, got {list(temperature.shape)}"
-        )
-    if temperature.requires_grad:
-        raise ValueError("temperature gets no gradient; pass temperature.detach()")
-    return temperature.reshape(-1)
 
 
 @torch.library.custom_op("rlsft::linear_logprob", mutates_args=())

@@ -114,7 +114,7 @@ def policy_value_loss(
     absent = {name for name, x in (("entropy", entropy), ("kl_ref", ref_logprobs)) if x is None}
     if values is None:
         absent |= {"loss/value", "vf_clipfrac"}
-    stats = _means(sums, absent)
+    stats = means_of_sums(sums, absent)
     return total / (stats["count"].clamp(min=1) if normalizer is None else normalizer), stats
 
 
@@ -163,7 +163,8 @@ def _check_settings(
     require_choice("kl_estimator", kl_estimator, KL_ESTIMATORS)
 
 
-def _means(sums: Tensor, absent: set[str]) -> dict[str, Tensor]:
+def means_of_sums(sums: Tensor, absent: set[str]) -> dict[str, Tensor]:
+    """The statistics of a policy loss by name, as 0-d tensors on the device."""
     by_name = dict(zip(SUMS, sums.unbind(), strict=True))
     count, ratio_max = by_name.pop("count"), by_name.pop("ratio_max")
     stats = {name: x / count.clamp(min=1) for name, x in by_name.items() if name not in absent}

@@ -122,7 +122,7 @@ def policy_value_loss_fwd(
     gradients = (torch.where(mask, grad_logp, 0), grad_value, grad_entropy)
     # the layout that arithmetic on differently strided inputs leaves is not what a compiler was told
     grad_logp, grad_value, grad_entropy = (x.contiguous() for x in gradients)
-    return loss, _sums(statistics, mask, dtype), grad_logp, grad_value, grad_entropy
+    return loss, sum_statistics(statistics, mask, dtype), grad_logp, grad_value, grad_entropy
 
 
 def _given(wide: dict[str, Tensor | None], name: str) -> Tensor:
@@ -131,7 +131,8 @@ def _given(wide: dict[str, Tensor | None], name: str) -> Tensor:
     return x
 
 
-def _sums(statistics: dict[str, Tensor], mask: Tensor, dtype: torch.dtype) -> Tensor:
+def sum_statistics(statistics: dict[str, Tensor], mask: Tensor, dtype: torch.dtype) -> Tensor:  # [len(SUMS)]
+    """Sums of per-token statistics over the tokens that count, in the order of SUMS; what is not there is 0."""
     count = mask.sum().to(dtype)
     kept = {name: torch.where(mask, x.to(dtype), 0) for name, x in statistics.items()}
     sums = {name: x.sum() for name, x in kept.items()} | {"count": count}
