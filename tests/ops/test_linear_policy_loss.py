@@ -66,7 +66,7 @@ def test_one_token_by_hand() -> None:
     """p = (1/4, 3/4), taken token 1, drawn at probability 1/2: r = 3/2, beyond 1.2 upwards."""
     hidden = torch.tensor([[1.0]], dtype=torch.float64, requires_grad=True)
     weight = torch.tensor([[0.0], [math.log(3)]], dtype=torch.float64)
-    old = torch.tensor([math.log(0.5)]).double()
+    old = torch.tensor([math.log(0.5)], dtype=torch.float64)
     for advantage, loss_by_hand, slope in ((-2.0, 3.0, 3.0), (2.0, -2.4, 0.0)):
         loss, stats = linear_policy_loss(
             hidden, weight, torch.tensor([1]), torch.tensor([advantage]).double(), old, loss_kind="ppo"
@@ -85,7 +85,7 @@ def test_one_token_by_hand() -> None:
 def test_cispo_and_reinforce_by_hand() -> None:
     hidden = torch.tensor([[1.0]], dtype=torch.float64, requires_grad=True)
     weight = torch.tensor([[0.0], [math.log(3)]], dtype=torch.float64)
-    arguments = (weight, torch.tensor([1]), torch.tensor([2.0]).double(), torch.tensor([math.log(0.5)]).double())
+    arguments = (weight, torch.tensor([1]), torch.tensor([2.0]).double(), torch.tensor([math.log(0.5)], dtype=torch.float64))
     for kind, factor in (("cispo", 1.2), ("reinforce", 1.0)):
         loss, _ = linear_policy_loss(hidden, *arguments, loss_kind=kind)
         assert loss.item() == pytest.approx(-factor * 2 * math.log(0.75), rel=1e-12)
