@@ -6,14 +6,7 @@ namespace rlsft::nearest {
 
 template <typename T>
 const Kernels<T>& kernels() {
-#ifdef RLSFT_X86
-  switch (active_isa()) {
-    case Isa::avx512: return avx512::kernels<T>();
-    case Isa::avx2: return avx2::kernels<T>();
-    case Isa::scalar: break;
-  }
-#endif
-  return scalar::kernels<T>();
+  return RLSFT_OF_ACTIVE_ISA(kernels<T>());
 }
 template const Kernels<float>& kernels<float>();
 template const Kernels<double>& kernels<double>();

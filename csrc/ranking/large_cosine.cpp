@@ -4,8 +4,9 @@
 #include <cstring>
 #include <numeric>
 
+#include "iteration_start.hpp"
 #include "large_ranker.hpp"
-#include "large_start.hpp"
+#include "power_iteration.hpp"
 #include "rlsft/parallel.hpp"
 #include "sweep_kernels.hpp"
 
@@ -258,19 +259,19 @@ bool rank_large_cosine(const T* rows, std::int64_t n, std::int64_t d, EdgeMap ma
     return true;
   }
   const std::vector<double> v = teleport_or_uniform(n, teleport);
-  std::vector<double> x;
+  std::vector<double> x(v.size());
   if (options.form == RankForm::stochastic) {
     x = v;
     *outcome = CosineWalk<T>(graph, options, v).run(start, x);
   } else {
-    x = first_guess(v, v, start, options.damping, false);
-    make_positive(x);
+    first_guess(n, v.data(), v.data(), start, options.damping, false, x.data());
+    make_positive(n, x.data());
     *outcome = large_eigenvector(graph, options, v.data(), x.data());
   }
   if (outcome->n_iter < 0) return true;
   // equal rows have equal sums in every sweep: only from an uneven start do they differ
   if (start != nullptr) graph.equalise_twins(x.data(), v.data(), twin_distance(false, options.tol));
-  write_scores(x, options.form, scores);
+  write_scores(n, x.data(), options.form, scores);
   return true;
 }
 

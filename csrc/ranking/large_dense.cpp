@@ -5,8 +5,9 @@
 #include <cstring>
 #include <numeric>
 
+#include "iteration_start.hpp"
 #include "large_ranker.hpp"
-#include "large_start.hpp"
+#include "power_iteration.hpp"
 #include "rlsft/dense_kernels.hpp"
 #include "rlsft/parallel.hpp"
 #include "sweep_kernels.hpp"
@@ -50,13 +51,12 @@ class DenseGraph final : public LargeGraph {
 
   // Row scaling by a power of two leaves a row's probabilities as they are, and keeps 1 / sum inside double's range.
   void rescale_extreme_rows(std::vector<double>& sums) {
-    const auto extreme = [](double sum) { return sum != 0.0 && !(sum >= 1e-280 && sum <= 1e280); };
-    if (std::none_of(sums.begin(), sums.end(), extreme)) return;
+    if (std::none_of(sums.begin(), sums.end(), is_extreme_sum)) return;
     rescaled_.resize(static_cast<std::size_t>(n * n));
     for (std::int64_t i = 0; i < n; ++i) {
       T* to = rescaled_.data() + i * n;
       for (std::int64_t j = 0; j < n; ++j) to[j] = at(i, j);
-      if (!extreme(sums[i])) continue;
+      if (!is_extreme_sum(sums[i])) continue;
       const int exponent = std::ilogb(*std::max_element(to, to + n));
       for (std::int64_t j = 0; j < n; ++j) to[j] = static_cast<T>(std::ldexp(static_cast<double>(to[j]), -exponent));
     }
@@ -225,20 +225,20 @@ RankOutcome rank_large_dense(const T* weights, std::int64_t n, std::int64_t ld, 
   std::vector<double> sums(static_cast<std::size_t>(n));
   if (!graph.row_sums(sums.data()) && !allow_negative) return {kBadInput, 0.0};
   const std::vector<double> v = teleport_or_uniform(n, teleport);
-  std::vector<double> x;
+  std::vector<double> x(v.size());
   RankOutcome outcome;
   if (options.form == RankForm::stochastic) {
     graph.rescale_extreme_rows(sums);
-    x = first_guess(sums, v, start, options.damping, graph.detect_symmetry());
+    first_guess(n, sums.data(), v.data(), start, options.damping, graph.detect_symmetry(), x.data());
     outcome = stochastic(graph, options, sums, v, x);
   } else {
-    x = first_guess(sums, v, start, options.damping, false);
-    make_positive(x);
+    first_guess(n, sums.data(), v.data(), start, options.damping, false, x.data());
+    make_positive(n, x.data());
     outcome = large_eigenvector(graph, options, v.data(), x.data());
   }
   if (outcome.n_iter < 0) return outcome;
   graph.equalise_twins(x.data(), v.data(), twin_distance(start == nullptr, options.tol));
-  write_scores(x, options.form, scores);
+  write_scores(n, x.data(), options.form, scores);
   return outcome;
 }
 

@@ -3,16 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "power_iteration.hpp"
+
 namespace rlsft {
 namespace {
-
-constexpr double kSurelyBelow = 1.0 - 1e-9;  // as in GroupRanker
-
-double l1_norm(const std::vector<double>& v) {
-  double sum = 0.0;
-  for (const double value : v) sum += std::abs(value);
-  return sum;
-}
 
 RankOutcome katz_sweeps(LargeGraph& graph, const RankOptions& options, const double* teleport, double* x,
                         RankOutcome outcome) {
@@ -37,47 +31,13 @@ RankOutcome katz_sweeps(LargeGraph& graph, const RankOptions& options, const dou
   return outcome;
 }
 
-// max_j y_j / x_j bounds rho for non-negative weights and positive x (Collatz, Wielandt).
-double largest_growth(std::int64_t n, const double* x, const std::vector<double>& y) {
-  double largest = 0.0;
-  for (std::int64_t j = 0; j < n; ++j) {
-    if (y[j] > largest * x[j]) largest = x[j] > 0.0 ? y[j] / x[j] : INFINITY;
-  }
-  return largest;
-}
-
-// x <- W^T x + rho/4 x, normalised: the shift changes no eigenvector, and a bipartite graph does not oscillate.
-double shifted_step(std::vector<double>& y, double rho, double* x) {
-  for (std::size_t j = 0; j < y.size(); ++j) y[j] += 0.25 * rho * x[j];
-  const double norm = l1_norm(y);
-  double step = 0.0;
-  for (std::size_t j = 0; j < y.size(); ++j) {
-    const double next = y[j] / norm;
-    step += std::abs(next - x[j]);
-    x[j] = next;
-  }
-  return step;
-}
-
 }  // namespace
 
 RankOutcome large_eigenvector(LargeGraph& graph, const RankOptions& options, const double* teleport, double* x) {
-  std::vector<double> y(static_cast<std::size_t>(graph.n));
-  RankOutcome outcome{0, INFINITY};
-  double rho = 0.0;
-  while (outcome.n_iter < options.max_iter && !(outcome.residual < options.tol)) {
-    graph.apply(x, y.data());
-    rho = l1_norm(y);
-    if (!std::isfinite(2.0 * rho)) return {kOverflow, 0.0};
-    ++outcome.n_iter;
-    const bool certain = !graph.has_negative_edges && options.damping * largest_growth(graph.n, x, y) <= kSurelyBelow;
-    if (certain || rho == 0.0) return katz_sweeps(graph, options, teleport, x, outcome);
-    outcome.residual = shifted_step(y, rho, x);
-  }
-  if (outcome.residual < options.tol && options.damping * rho <= kSurelyBelow) {
-    return katz_sweeps(graph, options, teleport, x, outcome);
-  }
-  return outcome;
+  std::vector<double> scratch(static_cast<std::size_t>(graph.n));
+  const auto apply = [&](const double* u, double* y) { graph.apply(u, y); };
+  const auto katz = [&](RankOutcome outcome) { return katz_sweeps(graph, options, teleport, x, outcome); };
+  return power_iteration(graph.n, options, graph.has_negative_edges, kSurelyBelow, x, scratch.data(), apply, katz);
 }
 
 RankOutcome large_jacobi(LargeGraph& graph, const RankOptions& options, const std::vector<double>& inverse,
@@ -102,17 +62,5 @@ RankOutcome large_jacobi(LargeGraph& graph, const RankOptions& options, const st
   }
   return outcome;
 }
-
-template <typename T>
-void write_scores(const std::vector<double>& x, RankForm form, T* scores) {
-  double scale = 1.0;
-  if (form == RankForm::eigenvector) {
-    const auto [smallest, largest] = std::minmax_element(x.begin(), x.end());
-    scale = -*smallest > *largest ? *smallest : *largest;  // an eigenvector has no sign of its own
-  }
-  for (std::size_t i = 0; i < x.size(); ++i) scores[i] = static_cast<T>(x[i] / scale);
-}
-template void write_scores<float>(const std::vector<double>&, RankForm, float*);
-template void write_scores<double>(const std::vector<double>&, RankForm, double*);
 
 }  // namespace rlsft

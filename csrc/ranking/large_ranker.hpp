@@ -33,10 +33,6 @@ RankOutcome large_eigenvector(LargeGraph& graph, const RankOptions& options, con
 RankOutcome large_jacobi(LargeGraph& graph, const RankOptions& options, const std::vector<double>& inverse,
                          const std::vector<double>& teleport, std::vector<double>& x, std::int64_t done);
 
-// Writes x as the form wants it: summing to 1, or largest 1.
-template <typename T>
-void write_scores(const std::vector<double>& x, RankForm form, T* scores);
-
 // Which entries of a matrix exist. `upper`: it is symmetric, and only columns j >= i of row i are read.
 enum class Stored { all, upper };
 

@@ -10,6 +10,8 @@
 
 #include "pagerank_kernels.hpp"
 #include "pagerank_layout.hpp"
+#include "pagerank_plan.hpp"
+#include "pagerank_state.hpp"
 #include "pagerank_team.hpp"
 #include "rlsft/parallel.hpp"
 
@@ -18,131 +20,12 @@ namespace {
 
 static_assert(kSliceLanes == kRowLanes, "the layout and the kernels must agree");
 
-constexpr std::int64_t kRounds = 16;          // of a Gauss-Seidel sweep: 16 take as many sweeps as row by row does
-constexpr std::int64_t kTasksPerRound = 16;   // what the threads of a round share out
-constexpr std::int64_t kSegmentEdges = 8192;  // of a long row: hubs must not serialise
 constexpr std::int64_t kSmallGraph = 1 << 17;  // rows whose float64 values fit the second-level cache
 constexpr double kFloatStep = 1e-6;           // a float32 copy of the values serves down to this step
 constexpr double kNsPerEdge = 0.7;
 
 double milliseconds() {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-// Rows that are computed in one go, or a piece of a long row.
-struct Task {
-  std::int64_t begin, end;  // slices, or entries of ids
-};
-
-struct Round {
-  std::vector<Task> segments, slices;
-  std::int64_t first_row = 0, last_row = 0;  // of the slices
-};
-
-// A sum that carries what rounding drops: a million equal terms, one after the other, lose five digits of it.
-class ExactSum {
- public:
-  void add(double term) {
-    const double next = sum_ + term;
-    lost_ += std::abs(sum_) >= std::abs(term) ? (sum_ - next) + term : (term - next) + sum_;
-    sum_ = next;
-  }
-  double value() const { return sum_ + lost_; }
-
- private:
-  double sum_ = 0.0, lost_ = 0.0;
-};
-
-// Masses that a sweep hands to the next one.
-struct Mass {
-  double total = 1.0, dangling = 0.0;
-};
-
-// What every sweep needs, in the order of positions.
-struct State {
-  InEdges in;
-  double damping = 0.85;
-  std::vector<double> x, inverse, base;         // [rows]
-  std::vector<double> base_dangling, combined;  // [rows], with a dangling distribution of its own
-  double peeled_teleport = 0.0, peeled_teleport_dangling = 0.0;      // sums of v over peeled nodes
-  double peeled_distribution = 0.0, peeled_distribution_dangling = 0.0;  // sums of d over them
-  Mass mass;
-  double sent_teleport = 0.0, sent_dangling = 0.0;  // what multiplies v and d in the current sweep
-  std::int64_t n_iter = 0;
-  double residual = INFINITY;
-
-  bool has_dangling() const { return !base_dangling.empty(); }
-
-  void begin_sweep() {
-    sent_teleport = (1.0 - damping) * mass.total;
-    sent_dangling = damping * mass.dangling;
-    if (!has_dangling()) {
-      sent_teleport += sent_dangling;
-      sent_dangling = 0.0;
-      return;
-    }
-    for (std::size_t p = 0; p < combined.size(); ++p) {
-      combined[p] = sent_teleport * base[p] + sent_dangling * base_dangling[p];
-    }
-  }
-  const double* row_base() const { return has_dangling() ? combined.data() : base.data(); }
-  double row_mass() const { return has_dangling() ? 1.0 : sent_teleport; }
-
-  Mass peeled_mass() const {
-    return {sent_teleport * peeled_teleport + sent_dangling * peeled_distribution,
-            sent_teleport * peeled_teleport_dangling + sent_dangling * peeled_distribution_dangling};
-  }
-
-  // The peeled nodes follow the factors at once, so their step is known without visiting them.
-  void end_sweep(const RowSums& rows, double old_teleport, double old_dangling) {
-    const Mass peeled = peeled_mass();
-    mass = {rows.total + peeled.total, rows.dangling + peeled.dangling};
-    const double step = rows.step + std::abs(sent_teleport - old_teleport) * peeled_teleport +
-                        std::abs(sent_dangling - old_dangling) * peeled_distribution;
-    residual = step / mass.total;
-    ++n_iter;
-  }
-};
-
-std::vector<Task> cut_slices(const std::vector<std::int64_t>& begin, std::int64_t first, std::int64_t last,
-                             std::int64_t parts) {
-  const auto cost = [&](std::int64_t s) { return begin[s] + 2 * kRowLanes * s; };  // a row costs about two edges
-  std::vector<Task> tasks;
-  std::int64_t s = first;
-  for (std::int64_t k = 1; k <= parts && s < last; ++k) {
-    const std::int64_t goal = cost(first) + (cost(last) - cost(first)) * k / parts;
-    std::int64_t end = s;
-    while (end < last && cost(end) < goal) ++end;
-    if (end > s) tasks.push_back({s, end});
-    s = end;
-  }
-  return tasks;
-}
-
-std::vector<Task> cut_long_rows(const InEdges& in) {
-  std::vector<Task> tasks;
-  for (std::int64_t r = 0; r < in.long_rows; ++r) {
-    for (std::int64_t e = in.long_begin[r]; e < in.long_begin[r + 1]; e += kSegmentEdges) {
-      tasks.push_back({e, std::min(in.long_begin[r + 1], e + kSegmentEdges)});
-    }
-  }
-  return tasks;
-}
-
-// The same for any number of threads. Jacobi is the one-round case.
-std::vector<Round> plan_rounds(const InEdges& in, SweepMethod method) {
-  std::vector<Round> rounds(1);
-  rounds[0].segments = cut_long_rows(in);
-  const auto slices = static_cast<std::int64_t>(in.slice_begin.size()) - 1;
-  const std::int64_t parts = method == SweepMethod::jacobi ? 1 : kRounds;
-  for (const Task& range : cut_slices(in.slice_begin, 0, slices, parts)) {
-    if (method != SweepMethod::jacobi) rounds.emplace_back();
-    Round& round = rounds.back();
-    round.slices = cut_slices(in.slice_begin, range.begin, range.end, method == SweepMethod::jacobi ? kRounds * kTasksPerRound : kTasksPerRound);
-    round.first_row = in.first_short + range.begin * kRowLanes;
-    round.last_row = in.first_short + range.end * kRowLanes;
-  }
-  return rounds;
 }
 
 // Runs sweeps that gather `Value` copies of x / strength, over edges with weights of type `Weight`.
@@ -323,88 +206,6 @@ class Sweeps {
   bool done_ = false;
 };
 
-// v, d and the start by position, and what the peeled nodes hold.
-class StateBuilder {
- public:
-  StateBuilder(const SparseGraph& graph, const double* teleport, const double* dangling, const double* start,
-               State& state)
-      : graph_(graph), teleport_(teleport), dangling_(dangling), start_(start), s_(state) {}
-
-  void build() {
-    const auto rows = static_cast<std::size_t>(s_.in.rows);
-    for (std::vector<double>* array : {&s_.x, &s_.inverse, &s_.base}) array->assign(rows, 0.0);
-    if (dangling_ != nullptr) {
-      s_.base_dangling.assign(rows, 0.0);
-      s_.combined.assign(rows, 0.0);
-    }
-    for (std::int64_t j = 0; j < s_.in.n; ++j) {
-      if (s_.in.position[j] < 0) {
-        add_peeled(j);
-      } else {
-        set_row(j, s_.in.position[j]);
-      }
-    }
-    set_masses();
-    if (!is_start_of_use()) {
-      s_.x = s_.base;
-      set_masses();
-    }
-  }
-
- private:
-  double teleport(std::int64_t j) const { return teleport_ != nullptr ? teleport_[j] : 1.0 / static_cast<double>(s_.in.n); }
-
-  void add_peeled(std::int64_t j) {
-    const bool is_dangling = s_.in.inverse_strength[j] == 0.0;
-    const double d = dangling_ != nullptr ? dangling_[j] : 0.0;
-    peeled_teleport_.add(teleport(j));
-    peeled_distribution_.add(d);
-    if (is_dangling) peeled_teleport_dangling_.add(teleport(j));
-    if (is_dangling) peeled_distribution_dangling_.add(d);
-  }
-
-  void set_row(std::int64_t j, std::int64_t p) {
-    const double a = s_.damping;
-    s_.inverse[p] = s_.in.inverse_strength[j];
-    s_.base[p] = teleport(j) + (s_.in.peels ? a * s_.in.from_peeled_teleport[j] : 0.0);
-    if (dangling_ != nullptr) {
-      s_.base_dangling[p] = dangling_[j] + (s_.in.peels ? a * s_.in.from_peeled_dangling[j] : 0.0);
-    }
-    if (start_ != nullptr) {
-      s_.x[p] = start_[j];
-    } else {  // nearly what a first sweep would make of a uniform start, for nothing
-      const auto edges = static_cast<double>(std::max<std::int64_t>(graph_.edges, 1));
-      s_.x[p] = (1.0 - a) * s_.base[p] + a * (static_cast<double>(s_.in.degree[j]) / edges);
-    }
-  }
-
-  void set_masses() {
-    s_.peeled_teleport = peeled_teleport_.value();
-    s_.peeled_teleport_dangling = peeled_teleport_dangling_.value();
-    s_.peeled_distribution = peeled_distribution_.value();
-    s_.peeled_distribution_dangling = peeled_distribution_dangling_.value();
-    ExactSum total, dangling;
-    for (std::size_t p = 0; p < s_.x.size(); ++p) {
-      total.add(s_.x[p]);
-      if (s_.inverse[p] == 0.0) dangling.add(s_.x[p]);
-    }
-    const Mass rows{total.value(), dangling.value()};
-    s_.mass = {1.0, rows.dangling};  // what the peeled nodes would hold beside these rows
-    s_.begin_sweep();
-    const Mass peeled = s_.peeled_mass();
-    s_.mass = {rows.total + peeled.total, rows.dangling + peeled.dangling};
-  }
-
-  // A start may lie on peeled nodes alone, where no sweep reads it: from zero every sweep would give zero, and from next
-  // to nothing it would lose digits.
-  bool is_start_of_use() const { return s_.mass.total > 0x1p-40; }
-
-  const SparseGraph& graph_;
-  const double *teleport_, *dangling_, *start_;
-  State& s_;
-  ExactSum peeled_teleport_, peeled_teleport_dangling_, peeled_distribution_, peeled_distribution_dangling_;
-};
-
 template <typename Weight>
 void sweep(State& state, const Weight* weights, const PagerankOptions& options, int threads) {
   const std::vector<Round> rounds = plan_rounds(state.in, options.method);
@@ -424,19 +225,6 @@ void sweep_any(State& state, const PagerankOptions& options, int threads) {
   }
 }
 
-void write_scores(const State& state, const double* teleport, const double* dangling, double* scores) {
-  const double uniform = 1.0 / static_cast<double>(state.in.n);
-  ExactSum total;
-  for (std::int64_t j = 0; j < state.in.n; ++j) {
-    const std::int64_t p = state.in.position[j];
-    const double v = teleport != nullptr ? teleport[j] : uniform, d = dangling != nullptr ? dangling[j] : 0.0;
-    const double x = p >= 0 ? state.x[p] : state.sent_teleport * v + state.sent_dangling * d;
-    scores[j] = x;
-    total.add(x);
-  }
-  for (std::int64_t j = 0; j < state.in.n; ++j) scores[j] /= total.value();
-}
-
 }  // namespace
 
 PagerankOutcome pagerank(const SparseGraph& graph, const double* teleport, const double* dangling, const double* start,
@@ -446,7 +234,7 @@ PagerankOutcome pagerank(const SparseGraph& graph, const double* teleport, const
   State state;
   state.damping = options.damping;
   state.in = build_in_edges(graph, teleport, dangling, threads);
-  StateBuilder(graph, teleport, dangling, start, state).build();
+  build_state(graph, teleport, dangling, start, state);
   const double built = milliseconds();
   // below that a round is over before a second thread has woken up
   const bool worth = state.in.edges >= kRounds * (std::int64_t{1} << 14);

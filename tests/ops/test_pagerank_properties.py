@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlsft_kernels import pagerank
+from tests.support.layouts import LAYOUTS
 from tests.support.sparse_graphs import hub_graph, random_sparse, solved
 
 METHODS = ("gauss_seidel", "jacobi")
@@ -114,28 +115,6 @@ def test_python_threads_in_parallel_agree() -> None:
     with ThreadPoolExecutor(4) as pool:
         for scores in pool.map(lambda _: pagerank(graph, threads=2), range(8)):
             np.testing.assert_array_equal(scores, expected)
-
-
-def _misaligned(array: np.ndarray) -> np.ndarray:
-    raw = np.zeros(array.nbytes + 1, dtype=np.uint8)
-    view = raw[1:].view(array.dtype).reshape(array.shape)
-    view[...] = array
-    assert not view.flags.aligned
-    return view
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    copy = array.copy()
-    copy.flags.writeable = False
-    return copy
-
-
-LAYOUTS = {
-    "strided": lambda a: np.repeat(a, 2)[::2],
-    "reversed": lambda a: a[::-1].copy()[::-1],
-    "read-only": _read_only,
-    "misaligned": _misaligned,
-}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)

@@ -13,6 +13,7 @@ import torch
 
 from rlsft_kernels import similarity_matrix, textrank
 from tests.support.graphs import random_graph, response_groups
+from tests.support.layouts import LAYOUTS
 
 BACKENDS = ("native", "reference")
 EDGES = ("cosine", "shifted_cosine", "relu_cosine")
@@ -122,29 +123,6 @@ def test_two_disjoint_copies_of_texts_have_no_edges_between_them(backend: Any) -
     np.testing.assert_allclose(both, np.kron(np.eye(2), alone), rtol=1e-14, atol=0)
     halves = textrank(both, tol=1e-13, backend=backend).scores
     np.testing.assert_allclose(halves, np.tile(textrank(alone, tol=1e-13).scores, 2) / 2, atol=1e-12)
-
-
-def _misaligned(array: np.ndarray) -> np.ndarray:
-    raw = np.zeros(array.nbytes + 1, dtype=np.uint8)
-    view = raw[1:].view(array.dtype).reshape(array.shape)
-    view[...] = array
-    assert not view.flags.aligned
-    return view
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    copy = array.copy()
-    copy.flags.writeable = False
-    return copy
-
-
-LAYOUTS = {
-    "fortran": np.asfortranarray,
-    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
-    "reversed": lambda a: a[..., ::-1].copy()[..., ::-1],
-    "read-only": _read_only,
-    "misaligned": _misaligned,
-}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

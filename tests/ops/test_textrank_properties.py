@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from rlsft_kernels import similarity_matrix, textrank
 from tests.support.graphs import dense_solution, random_graph, response_groups
+from tests.support.layouts import LAYOUTS
 
 BACKENDS = ("native", "reference")
 FORMS = ("stochastic", "eigenvector")
@@ -153,29 +154,6 @@ def test_python_threads_in_parallel_agree() -> None:
         results = list(pool.map(lambda _: textrank(embeddings=groups, threads=2).scores, range(8)))
     for scores in results:
         np.testing.assert_array_equal(scores, expected)
-
-
-def _misaligned(array: np.ndarray) -> np.ndarray:
-    raw = np.zeros(array.nbytes + 1, dtype=np.uint8)
-    view = raw[1:].view(array.dtype).reshape(array.shape)
-    view[...] = array
-    assert not view.flags.aligned
-    return view
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    copy = array.copy()
-    copy.flags.writeable = False
-    return copy
-
-
-LAYOUTS = {
-    "fortran": np.asfortranarray,
-    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
-    "reversed": lambda a: a[..., ::-1].copy()[..., ::-1],
-    "read-only": _read_only,
-    "misaligned": _misaligned,
-}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

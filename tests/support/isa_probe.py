@@ -53,17 +53,27 @@ def decisions_and_values() -> dict[str, np.ndarray]:
         found[f"textrank fused {dtype}"], found[f"labels fused {dtype}"] = both.ranking.scores, both.clusters.labels
         large = isodata(np.concatenate(list(clustered(dtype)) * 3), n_clusters=6, **NATIVE)
         found[f"labels large {dtype}"], found[f"medoids large {dtype}"] = large.labels, large.medoids
-        found[f"pagerank {dtype}"] = pagerank(np.tril(random_graph(70, seed=5)).astype(dtype), **NATIVE)
+        found[f"pagerank {dtype}"] = pagerank(sparse_weights(dtype), **NATIVE)
         found[f"textrank implicit {dtype}"] = textrank(
             embeddings=response_groups(1, 300, 19).astype(dtype)[0], **NATIVE
         ).scores
-    tokens = [[int(t) for t in row] for row in np.random.default_rng(0).integers(0, 30, (20, 12))]
+    tokens = token_lists()
     for edge in ("word_overlap", "bm25"):
         found[f"tokens {edge}"] = similarity_matrix(tokens=tokens, edge=edge, **NATIVE)
     found["keywords"] = keyword_rank(np.concatenate(tokens), **NATIVE).scores
     found["bleu"] = bleu_scores(tokens[:10], tokens[10:], **NATIVE)
     found["rouge"] = rouge_l_scores(tokens[:10], tokens[10:], **NATIVE).f1
     return found
+
+
+def token_lists() -> list[list[int]]:
+    """Twenty texts of twelve words out of thirty."""
+    return [[int(t) for t in row] for row in np.random.default_rng(0).integers(0, 30, (20, 12))]
+
+
+def sparse_weights(dtype: str) -> np.ndarray:
+    """Edges of a directed graph with nodes that nothing enters."""
+    return np.tril(random_graph(70, seed=5)).astype(dtype)
 
 
 def clustered(dtype: str) -> np.ndarray:

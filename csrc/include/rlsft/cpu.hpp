@@ -14,3 +14,13 @@ Isa active_isa();
 const char* active_isa_name();
 
 }  // namespace rlsft
+
+// What `call` gives in the namespace of the active instruction set: scalar::call, avx2::call or avx512::call.
+#ifdef RLSFT_X86
+#define RLSFT_OF_ACTIVE_ISA(call)                               \
+  (::rlsft::active_isa() == ::rlsft::Isa::avx512 ? avx512::call \
+   : ::rlsft::active_isa() == ::rlsft::Isa::avx2 ? avx2::call   \
+                                                 : scalar::call)
+#else
+#define RLSFT_OF_ACTIVE_ISA(call) (scalar::call)
+#endif

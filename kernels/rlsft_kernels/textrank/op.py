@@ -128,7 +128,7 @@ def textrank(
         method: how the stochastic form is solved natively. "jacobi" sweeps from the last scores alone; "gauss_seidel"
             uses new ones within a sweep and ends with a Jacobi sweep, whose step is the residual; "auto" takes what is
             faster: Jacobi on dense graphs, Gauss-Seidel on sparse ones. They agree within tol, and neither's bits
-            depend on threads.
+            depend on threads. Embeddings that are ranked without their matrix always take Jacobi sweeps.
         on_nonconvergence: "raise" a ConvergenceError, "warn", or "ignore" when a group reaches max_iter.
         threads: native backend; None follows torch.get_num_threads().
         backend: "native" is the C++ core on the CPU, "reference" plain PyTorch in float64.

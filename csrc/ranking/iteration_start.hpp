@@ -1,4 +1,4 @@
-// Start and end of a large graph's iteration.
+// Where an iteration starts, and what its end does to nodes that cannot be told apart.
 #pragma once
 
 #include <algorithm>
@@ -13,24 +13,26 @@ inline std::vector<double> teleport_or_uniform(std::int64_t n, const double* tel
   return std::vector<double>(static_cast<std::size_t>(n), 1.0 / static_cast<double>(n));
 }
 
-// The caller's start; else, for a symmetric graph, its degrees, which are what a walk without damping ends in.
-inline std::vector<double> first_guess(const std::vector<double>& sums, const std::vector<double>& v,
-                                       const double* start, double damping, bool by_degree) {
-  if (start != nullptr) return {start, start + v.size()};
+// x [n] = the caller's start; else, for a symmetric graph, its degrees, which are what a walk without damping ends in.
+inline void first_guess(std::int64_t n, const double* sums, const double* v, const double* start, double damping,
+                        bool by_degree, double* x) {
   double total = 0.0;
-  for (const double sum : sums) total += sum;
-  std::vector<double> x(v);
-  for (std::size_t i = 0; by_degree && total > 0.0 && i < x.size(); ++i) {
-    x[i] = damping * (sums[i] / total) + (1.0 - damping) * v[i];
+  for (std::int64_t i = 0; i < n; ++i) total += sums[i];
+  by_degree = by_degree && start == nullptr && total > 0.0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    x[i] = start != nullptr ? start[i] : by_degree ? damping * (sums[i] / total) + (1.0 - damping) * v[i] : v[i];
   }
-  return x;
 }
 
-// Power iteration that starts without a share of some node may find another eigenvector.
-inline void make_positive(std::vector<double>& x) {
-  if (std::none_of(x.begin(), x.end(), [](double value) { return value == 0.0; })) return;
-  for (double& value : x) value = 0.5 * value + 0.5 / static_cast<double>(x.size());
+// Power iteration that starts without a share of some node may find another eigenvector, and the bound of
+// largest_growth() needs positive x.
+inline void make_positive(std::int64_t n, double* x) {
+  if (std::none_of(x, x + n, [](double value) { return value == 0.0; })) return;
+  for (std::int64_t i = 0; i < n; ++i) x[i] = 0.5 * x[i] + 0.5 / static_cast<double>(n);
 }
+
+// Row sums outside this range would leave no room for 1 / sum: such rows are scaled by a power of two.
+inline bool is_extreme_sum(double sum) { return sum != 0.0 && !(sum >= 1e-280 && sum <= 1e280); }
 
 // Twins from an uneven start differ by what the iteration left over.
 inline double twin_distance(bool even_start, double tol) { return even_start ? 1e-12 : 1e-12 + 10.0 * tol; }
