@@ -10,14 +10,7 @@ namespace head_detail {
 
 template <typename T>
 const HeadKernels<T>& head_kernels() {
-#ifdef RLSFT_X86
-  switch (active_isa()) {
-    case Isa::avx512: return avx512::head_kernels<T>();
-    case Isa::avx2: return avx2::head_kernels<T>();
-    case Isa::scalar: break;
-  }
-#endif
-  return scalar::head_kernels<T>();
+  return RLSFT_OF_ACTIVE_ISA(head_kernels<T>());
 }
 
 namespace {
