@@ -9,7 +9,9 @@ from rlsft_kernels.kl_shaped_gae.op import GaeOutput, kl_shaped_gae
 from rlsft_kernels.linear_cross_entropy.op import linear_cross_entropy
 from rlsft_kernels.linear_logprob.op import linear_logprob
 from rlsft_kernels.linear_logprob.reference import LogprobOutput
+from rlsft_kernels.linear_logprob.vocab_parallel import vocab_parallel_linear_logprob
 from rlsft_kernels.linear_policy_loss.op import linear_policy_loss
+from rlsft_kernels.logprob_from_logits.op import logprob_from_logits
 from rlsft_kernels.pagerank.op import pagerank
 from rlsft_kernels.pagerank.result import PagerankResult
 from rlsft_kernels.pairwise_reward_loss.op import pairwise_reward_loss
@@ -39,6 +41,7 @@ __all__ = [
     "linear_cross_entropy",
     "linear_logprob",
     "linear_policy_loss",
+    "logprob_from_logits",
     "pagerank",
     "pairwise_reward_loss",
     "policy_value_loss",
@@ -47,4 +50,5 @@ __all__ = [
     "self_bleu_groups",
     "similarity_matrix",
     "textrank",
+    "vocab_parallel_linear_logprob",
 ]

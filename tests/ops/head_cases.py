@@ -76,10 +76,14 @@ ON_CPU = [
 
 
 class OpWatch(TorchDispatchMode):
-    """Sees every torch operation, inside our custom ops too: the largest float tensor made and the matrix products."""
+    """Sees every torch operation, inside our custom ops too: the largest float tensor made and the matrix products.
 
-    def __init__(self) -> None:
+    Views of `given` are not made.
+    """
+
+    def __init__(self, given: Tensor | None = None) -> None:
         super().__init__()
+        self._given = None if given is None else given.untyped_storage().data_ptr()
         self.largest = 0
         self.matmuls = 0
 
@@ -94,6 +98,7 @@ class OpWatch(TorchDispatchMode):
             out = func(*args, **kwargs)
         self.matmuls += func.overloadpacket.__name__ in {"mm", "addmm", "addmm_", "bmm", "matmul"}
         for x in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(x, Tensor) and x.is_floating_point():
+            made = isinstance(x, Tensor) and x.is_floating_point()
+            if made and x.untyped_storage().data_ptr() != self._given:
                 self.largest = max(self.largest, x.numel())
         return out

@@ -85,7 +85,8 @@ def test_one_token_by_hand() -> None:
 def test_cispo_and_reinforce_by_hand() -> None:
     hidden = torch.tensor([[1.0]], dtype=torch.float64, requires_grad=True)
     weight = torch.tensor([[0.0], [math.log(3)]], dtype=torch.float64)
-    arguments = (weight, torch.tensor([1]), torch.tensor([2.0]).double(), torch.tensor([math.log(0.5)], dtype=torch.float64))
+    old = torch.tensor([math.log(0.5)], dtype=torch.float64)
+    arguments = (weight, torch.tensor([1]), torch.tensor([2.0]).double(), old)
     for kind, factor in (("cispo", 1.2), ("reinforce", 1.0)):
         loss, _ = linear_policy_loss(hidden, *arguments, loss_kind=kind)
         assert loss.item() == pytest.approx(-factor * 2 * math.log(0.75), rel=1e-12)

@@ -53,6 +53,15 @@ def linear_logprob_reference(
 ) -> LogprobOutput:
     """Every output of the op, differentiable by autograd."""
     logits_NV = head_logits_reference(hidden, weight, bias, temperature, softcap, logit_scale)
+    return statistics_of_logits(logits_NV, targets, ignore_index)
+
+
+def statistics_of_logits(
+    logits_NV: Tensor,
+    targets: Tensor,  # [N] int64
+    ignore_index: int,
+) -> LogprobOutput:
+    """The outputs for final logits."""
     labelled_N = targets != ignore_index
     targets_N1 = torch.where(labelled_N, targets, 0)[:, None]
     logprobs_NV = logits_NV.log_softmax(dim=-1)
