@@ -16,6 +16,7 @@ from rlsft_kernels.pagerank.op import pagerank
 from rlsft_kernels.pagerank.result import PagerankResult
 from rlsft_kernels.pairwise_reward_loss.op import pairwise_reward_loss
 from rlsft_kernels.policy_value_loss.op import policy_value_loss
+from rlsft_kernels.ppo_chain.op import ppo_chain
 from rlsft_kernels.rank_and_cluster.op import RankAndClusterResult, rank_and_cluster
 from rlsft_kernels.similarity.op import similarity_matrix
 from rlsft_kernels.text_scores.op import RougeLScores, bleu_scores, gleu_scores, rouge_l_scores, self_bleu_groups
@@ -45,6 +46,7 @@ __all__ = [
     "pagerank",
     "pairwise_reward_loss",
     "policy_value_loss",
+    "ppo_chain",
     "rank_and_cluster",
     "rouge_l_scores",
     "self_bleu_groups",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -182,8 +182,9 @@ def _gather(state: FoldState, vocab_start: int, group: dist.ProcessGroup | None)
     """Every rank's sums, in one packed all-gather."""
     present = [name for name in _STATE if getattr(state, name) is not None]
     first = state.first_largest
-    global_first = None if first is None else torch.where(first < 0, first, first + vocab_start)
-    columns: list[Tensor] = [global_first if name == "first_largest" else getattr(state, name) for name in present]
+    if first is not None:
+        state = replace(state, first_largest=torch.where(first < 0, first, first + vocab_start))
+    columns: list[Tensor] = [getattr(state, name) for name in present]
     packed = torch.stack([x.to(state.sum_exp.dtype) for x in columns])  # token ids are exact below 2^24 even in float32
     parts = [torch.empty_like(packed) for _ in range(dist.get_world_size(group))]
     dist.all_gather(parts, packed, group=group)
