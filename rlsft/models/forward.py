@@ -88,6 +88,7 @@ def completion_logprobs(
     temperature: float | Tensor = 1.0,  # or [B]
     outputs: tuple[str, ...] = ("logprob",),
     hidden: Tensor | None = None,  # [B, T, H]
+    memory_budget: int = 0,
 ) -> LogprobOutput:
     """Log-probability of every completion token given what stands before it; differentiable.
 
@@ -102,6 +103,7 @@ def completion_logprobs(
         temperature: one for the batch, or one a sequence `[B]`; that of the sampler.
         outputs: fields of `LogprobOutput` to fill; the others are None.
         hidden: the result of `hidden_states`, when it is at hand (a shared trunk); None = computed here.
+        memory_budget: bytes of logits that the backward need not compute again.
 
     Returns:
         `LogprobOutput` of `[B, T]` tensors, zero outside the mask.
@@ -130,6 +132,7 @@ def completion_logprobs(
         softcap=head.softcap,
         logit_scale=head.logit_scale,
         outputs=outputs,
+        memory_budget=memory_budget,
     )
     return LogprobOutput(*(None if values is None else _scatter(values, scored_BT) for values in rows))
 

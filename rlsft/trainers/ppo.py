@@ -102,7 +102,7 @@ class PPOTrainer(PPOBase):
         self.schedule = None if train_rows is None else PPOSchedule.of(args, len(train_rows))
         if self.schedule is not None and args.max_steps <= 0:
             args.max_steps = self.schedule.max_steps
-        actor_critic = ActorCritic(policy, value)
+        actor_critic = ActorCritic(policy, value, args.logits_memory_mb * 2**20)
         reference = Reference(policy, None if ref_model is None else _loaded(ref_model, args))
         super().__init__(
             model=actor_critic,

@@ -129,6 +129,10 @@ class PPOConfig(RlsftArguments):
     )
     vf_coef: float = field(default=0.1, metadata={"help": "Weight of the value loss."})
     entropy_coef: float = field(default=0.0, metadata={"help": "Weight of the entropy bonus."})
+    logits_memory_mb: int = field(
+        default=128,
+        metadata={"help": "MiB of logits that an update keeps for its backward instead of computing them again."},
+    )
     gamma: float = field(default=1.0, metadata={"help": "Discount a token."})
     lam: float = field(default=0.95, metadata={"help": "Lambda of generalised advantage estimation."})
     whiten_advantages: bool = field(
@@ -214,6 +218,7 @@ class PPOConfig(RlsftArguments):
         at_least("kl_coef", self.kl_coef, 0, "a negative weight would push the policy away from the reference")
         for name in ("cliprange", "gamma", "lam"):
             between(name, getattr(self, name), 0.0, 1.0)
+        at_least("logits_memory_mb", self.logits_memory_mb, 0, "it is an amount of memory")
         for name in ("vf_coef", "entropy_coef"):
             at_least(name, getattr(self, name), 0, "it weighs a part of the loss")
         at_least("dual_clip", self.dual_clip, 1.000001, "it bounds a ratio above 1", optional=True)

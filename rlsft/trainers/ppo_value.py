@@ -162,10 +162,12 @@ class ActorCritic(nn.Module):
     Args:
         policy: a causal LM, plain or with an adapter.
         value: None where advantages need no value model.
+        logits_budget: bytes of logits that an update keeps for its backward.
     """
 
-    def __init__(self, policy: nn.Module, value: ValueModel | None):
+    def __init__(self, policy: nn.Module, value: ValueModel | None, logits_budget: int = 0):
         super().__init__()
+        self.logits_budget = logits_budget
         self.policy = policy
         self.value = value
 
@@ -187,6 +189,7 @@ class ActorCritic(nn.Module):
             temperature=temperature,
             outputs=("logprob", "entropy"),
             hidden=hidden,
+            memory_budget=self.logits_budget,
         )
         values = None
         if self.value is not None:
