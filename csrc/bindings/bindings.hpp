@@ -58,5 +58,6 @@ void bind_isodata(py::module_& m);
 void bind_text(py::module_& m);
 void bind_text_scores(py::module_& m);
 void bind_pagerank(py::module_& m);
+void bind_losses(py::module_& m);
 
 }  // namespace rlsft::bindings

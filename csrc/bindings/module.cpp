@@ -43,4 +43,5 @@ PYBIND11_MODULE(_C, m) {
   rlsft::bindings::bind_text(m);
   rlsft::bindings::bind_text_scores(m);
   rlsft::bindings::bind_pagerank(m);
+  rlsft::bindings::bind_losses(m);
 }

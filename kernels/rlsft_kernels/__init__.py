@@ -11,6 +11,7 @@ from rlsft_kernels.linear_logprob.op import linear_logprob
 from rlsft_kernels.linear_logprob.reference import LogprobOutput
 from rlsft_kernels.pagerank.op import pagerank
 from rlsft_kernels.pagerank.result import PagerankResult
+from rlsft_kernels.pair_loss.op import pair_loss
 from rlsft_kernels.pairwise_reward_loss.op import pairwise_reward_loss
 from rlsft_kernels.policy_value_loss.op import policy_value_loss
 from rlsft_kernels.rank_and_cluster.op import RankAndClusterResult, rank_and_cluster
@@ -38,6 +39,7 @@ __all__ = [
     "linear_cross_entropy",
     "linear_logprob",
     "pagerank",
+    "pair_loss",
     "pairwise_reward_loss",
     "policy_value_loss",
     "rank_and_cluster",
