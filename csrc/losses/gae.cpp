@@ -23,82 +23,83 @@ std::int64_t last_token(const std::uint8_t* mask, std::int64_t begin, std::int64
   return end > begin ? end - 1 : -1;
 }
 
+float bootstrap(const GaeInputs& in, std::int64_t row) {
+  if (in.bootstrap_values.data == nullptr) return 0;
+  return static_cast<const float*>(in.bootstrap_values.data)[row];
+}
+
 // Every row in pieces of at most kBlock tokens, left to right.
 std::vector<GaeSegment> cut(const GaeInputs& in, double* sequences) {
   std::vector<GaeSegment> segments;
   segments.reserve(static_cast<std::size_t>(in.rows + in.offsets[in.rows] / kBlock));
   *sequences = 0;
   for (std::int64_t row = 0; row < in.rows; ++row) {
-    const std::int64_t last = last_token(in.mask, in.offsets[row], in.offsets[row + 1]);
+    const std::int64_t begin = in.offsets[row], end = in.offsets[row + 1];
+    const std::int64_t last = last_token(in.mask, begin, end);
     *sequences += last >= 0;
-    for (std::int64_t at = in.offsets[row]; at < in.offsets[row + 1]; at += kBlock) {
-      segments.push_back({row, at, std::min(in.offsets[row + 1], at + kBlock), last, 0, 0});
+    for (std::int64_t at = begin; at < end; at += kBlock) {
+      const bool is_rightmost = at + kBlock >= end;
+      segments.push_back({row, at, is_rightmost ? end : at + kBlock, in.has_token_scores ? -1 : last,
+                          is_rightmost ? bootstrap(in, row) : 0.0f, end - begin <= kBlock});
     }
   }
   return segments;
 }
 
-float bootstrap(const GaeInputs& in, std::int64_t row) {
-  if (in.bootstrap_values.data == nullptr) return 0;
-  return static_cast<const float*>(in.bootstrap_values.data)[row];
-}
+struct Work {
+  std::vector<GaeSegment> segments;
+  std::vector<GaeSummary> summaries;
+  std::vector<GaeSums> sums;
+};
 
-bool same_row(const std::vector<GaeSegment>& segments, std::size_t left, std::size_t right) {
-  return right < segments.size() && segments[left].row == segments[right].row;
-}
-
-// What each segment passes on when nothing comes in: needed of all but the leftmost of each row.
-std::vector<GaeSummary> summarise(const GaeInputs& in, const GaeSettings& settings, int threads,
-                                  const std::vector<GaeSegment>& segments) {
-  std::vector<GaeSummary> summaries(segments.size());
-  std::vector<std::size_t> inner;
-  for (std::size_t k = 1; k < segments.size(); ++k) {
-    if (same_row(segments, k - 1, k)) inner.push_back(k);
-  }
-  const int useful = useful_threads(static_cast<double>(inner.size()) * kBlock * kNsPerToken, threads);
-  parallel_for(static_cast<std::int64_t>(inner.size()), useful, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t i = first; i < last; ++i) {
-      const std::size_t k = inner[static_cast<std::size_t>(i)];
-      loss_kernels().gae(in, settings, segments[k], nullptr, nullptr, nullptr, &summaries[k]);
-    }
+// body(k) for every segment
+template <typename Body>
+void over_segments(const Work& work, double ns, int threads, const Body& body) {
+  const std::int64_t count = static_cast<std::int64_t>(work.segments.size());
+  parallel_for(count, useful_threads(ns, threads), [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t k = first; k < last; ++k) body(static_cast<std::size_t>(k));
   });
-  return summaries;
 }
 
-// Right to left: n tokens that count turn (A_in, V_in) into A + decay^n A_in + gamma decay^(n - 1) V_in and V.
-void connect(const GaeInputs& in, const GaeSettings& settings, const std::vector<GaeSummary>& summaries,
-             std::vector<GaeSegment>& segments) {
-  const double decay = settings.gamma * settings.lam;
-  for (std::size_t k = segments.size(); k-- > 0;) {
-    GaeSegment& here = segments[k];
-    if (!same_row(segments, k, k + 1)) {
-      here.next_value = static_cast<double>(bootstrap(in, here.row));
-      continue;
+// incoming[k]: what comes in at the last token of segment k that counts. Right to left: n tokens that count turn
+// (A_in, V_in) into A + decay^(n - 1) (decay A_in + gamma V_in) and V.
+std::vector<double> incoming(const Work& work, double gamma, double decay) {
+  std::vector<double> result(work.segments.size(), 0.0);
+  double advantage = 0, value = 0;
+  for (std::size_t k = work.segments.size(); k-- > 0;) {
+    const bool is_rightmost = k + 1 == work.segments.size() || work.segments[k + 1].row != work.segments[k].row;
+    if (is_rightmost) {  // its bootstrap value is in its summary already, unless no token of it counts
+      advantage = 0;
+      value = static_cast<double>(work.segments[k].next_value);
+    } else {
+      result[k] = decay * advantage + gamma * value;
     }
-    const GaeSegment& right = segments[k + 1];
-    const GaeSummary& summary = summaries[k + 1];
-    here.next_advantage = right.next_advantage;
-    here.next_value = right.next_value;
+    const GaeSummary& summary = work.summaries[k];
     if (summary.tokens == 0) continue;
-    const double fade = std::pow(decay, static_cast<double>(summary.tokens - 1));
-    here.next_advantage =
-        summary.advantage + fade * (decay * right.next_advantage + settings.gamma * right.next_value);
-    here.next_value = summary.value;
+    const double fade = result[k] == 0 ? 0 : std::pow(decay, static_cast<double>(summary.tokens - 1));
+    advantage = summary.advantage + fade * result[k];
+    value = summary.value;
   }
+  return result;
 }
 
-GaeSums run(const GaeInputs& in, const GaeSettings& settings, int threads, const std::vector<GaeSegment>& segments,
-            float* advantages, float* returns) {
-  std::vector<GaeSums> sums(segments.size());
-  const int useful = useful_threads(static_cast<double>(in.offsets[in.rows]) * kNsPerToken, threads);
-  parallel_for(static_cast<std::int64_t>(segments.size()), useful, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t i = first; i < last; ++i) {
-      const std::size_t k = static_cast<std::size_t>(i);
-      loss_kernels().gae(in, settings, segments[k], advantages, returns, &sums[k], nullptr);
-    }
+GaeSums run(const GaeInputs& in, const GaeSettings& settings, int threads, Work& work, float* advantages,
+            float* returns) {
+  work.summaries.resize(work.segments.size());
+  work.sums.resize(work.segments.size());
+  const double tokens = static_cast<double>(in.offsets[in.rows]), decay = settings.gamma * settings.lam;
+  over_segments(work, tokens * kNsPerToken, threads, [&](std::size_t k) {
+    loss_kernels().gae(in, settings, work.segments[k], advantages, returns, &work.sums[k], &work.summaries[k]);
   });
+  if (!std::all_of(work.segments.begin(), work.segments.end(), [](const GaeSegment& s) { return s.is_whole_row; })) {
+    const std::vector<double> comes_in = incoming(work, settings.gamma, decay);
+    over_segments(work, tokens, threads, [&](std::size_t k) {
+      if (work.segments[k].is_whole_row) return;
+      loss_kernels().connect(in, work.segments[k], comes_in[k], decay, advantages, returns, &work.sums[k]);
+    });
+  }
   GaeSums total = {0, 0, 0, {0, 0, 0}, {0, 0, 0}};
-  for (const GaeSums& each : sums) {
+  for (const GaeSums& each : work.sums) {
     total.kl += each.kl;
     total.score += each.score;
     total.value += each.value;
@@ -142,12 +143,8 @@ void whiten_all(const GaeInputs& in, int threads, float mean, float scale, float
 void kl_shaped_gae(const GaeInputs& inputs, const GaeSettings& settings, int threads, float* advantages,
                    float* returns, float* moments, double* statistics) {
   double sequences;
-  std::vector<GaeSegment> segments = cut(inputs, &sequences);
-  if (inputs.has_token_scores) {
-    for (GaeSegment& segment : segments) segment.score_at = -1;
-  }
-  connect(inputs, settings, summarise(inputs, settings, threads, segments), segments);
-  const GaeSums sums = run(inputs, settings, threads, segments, advantages, returns);
+  Work work = {cut(inputs, &sequences), {}, {}};
+  const GaeSums sums = run(inputs, settings, threads, work, advantages, returns);
   describe(sums, settings, sequences, statistics);
   const bool enough = sums.advantages.count > 1;
   moments[0] = enough ? static_cast<float>(sums.advantages.mean) : 0.0f;

@@ -55,34 +55,98 @@ void shape(const GaeInputs& in, const GaeSettings& s, const GaeSegment& segment,
   sums.end_chunk();
 }
 
-// The recurrence from right to left; a masked token leaves what it carries as it is. `advantage` may be null.
+// The tokens of a chunk that count, side by side, and what comes behind the last of them.
+struct Dense {
+  float reward[kChunk + kLanes], value[kChunk + kLanes];
+  double delta[kChunk], advantage[kChunk];
+  alignas(64) float narrow[kChunk + kLanes];
+};
+
+// Moves x[i] with mask[i] set to the front; writes up to a register beyond them. Returns how many.
+inline std::int64_t compact(const float* x, const std::uint8_t* mask, std::int64_t size, float* to) {
+  std::int64_t kept = 0;
+#if RLSFT_REGISTER == 64
+  for (std::int64_t i = 0; i < size; i += kLanes) {
+    const __m128i bytes = _mm_loadu_si128((const __m128i*)(mask + i));
+    const __mmask16 here = _mm_test_epi8_mask(bytes, bytes);
+    _mm512_storeu_ps(to + kept, _mm512_maskz_compress_ps(here, _mm512_loadu_ps(x + i)));
+    kept += __builtin_popcount(here);
+  }
+#else
+  for (std::int64_t i = 0; i < size; ++i) {
+    to[kept] = x[i];
+    kept += mask[i] != 0;
+  }
+#endif
+  return kept;
+}
+
+// The inverse: 0 where the mask is not set. Reads up to a register beyond what was kept.
+inline void expand(const float* from, const std::uint8_t* mask, std::int64_t size, float* to) {
+  std::int64_t at = 0;
+#if RLSFT_REGISTER == 64
+  for (std::int64_t i = 0; i < size; i += kLanes) {
+    const __m128i bytes = _mm_loadu_si128((const __m128i*)(mask + i));
+    const __mmask16 here = _mm_test_epi8_mask(bytes, bytes);
+    _mm512_storeu_ps(to + i, _mm512_maskz_expand_ps(here, _mm512_loadu_ps(from + at)));
+    at += __builtin_popcount(here);
+  }
+#else
+  for (std::int64_t i = 0; i < size; ++i) {
+    to[i] = mask[i] != 0 ? from[at] : 0.0f;
+    at += mask[i] != 0;
+  }
+#endif
+}
+
 struct Carry {
   double advantage, value;
   std::int64_t tokens;
 };
-inline void recur(const Shaped& shaped, const std::uint8_t* mask, std::int64_t size, double gamma, double decay,
-                  Carry& carry, float* advantage) {
-  double next_advantage = carry.advantage, next_value = carry.value;
-  std::int64_t tokens = 0;
-  for (std::int64_t i = size - 1; i >= 0; --i) {
-    const double value = static_cast<double>(shaped.value[i]);
-    const double delta = (static_cast<double>(shaped.reward[i]) - value) + gamma * next_value;
-    const double here = delta + decay * next_advantage;
-    const bool counts = mask[i] != 0;
-    next_advantage = counts ? here : next_advantage;
-    next_value = counts ? value : next_value;
-    tokens += counts;
-    if (advantage != nullptr) advantage[i] = counts ? static_cast<float>(here) : 0.0f;
+
+// A_j = delta_j + decay A_{j + 1} from right to left. Four at a time: the processor waits once for a group.
+inline void recur(const double* delta, std::int64_t count, double decay, double& carry, double* advantage) {
+  const double d2 = decay * decay, d3 = d2 * decay, d4 = d2 * d2;
+  std::int64_t j = count;
+  for (; j >= 4; j -= 4) {
+    const double s3 = delta[j - 1];
+    const double s2 = delta[j - 2] + decay * s3;
+    const double s1 = delta[j - 3] + decay * s2;
+    const double s0 = delta[j - 4] + decay * s1;
+    advantage[j - 1] = s3 + decay * carry;
+    advantage[j - 2] = s2 + d2 * carry;
+    advantage[j - 3] = s1 + d3 * carry;
+    carry = advantage[j - 4] = s0 + d4 * carry;
   }
-  carry = {next_advantage, next_value, carry.tokens + tokens};
+  for (; j >= 1; --j) carry = advantage[j - 1] = delta[j - 1] + decay * carry;
 }
 
-void finish(const Shaped& shaped, const std::uint8_t* mask, Chunk chunk, const float* advantage, float* returns,
-            GaeSums& sums) {
-  const std::int64_t whole = (chunk.size + kLanes - 1) / kLanes * kLanes;
-  for (std::int64_t i = 0; i < chunk.size; i += kLanes) {
-    store(returns + i, only(lanes_of(mask + i), load(advantage + i) + load(shaped.value + i)));
+// Advantages of the chunk, 0 where masked; the carry passes through masked tokens.
+void advance(const Shaped& shaped, const std::uint8_t* mask, std::int64_t size, double gamma, double decay,
+             Dense& dense, Carry& carry, float* advantage) {
+  const std::int64_t kept = compact(shaped.reward, mask, size, dense.reward);
+  compact(shaped.value, mask, size, dense.value);
+  if (kept > 0) {
+    const double last_value = carry.value;
+    for (std::int64_t j = 0; j + 1 < kept; ++j) {
+      const double value = static_cast<double>(dense.value[j]);
+      dense.delta[j] =
+          (static_cast<double>(dense.reward[j]) - value) + gamma * static_cast<double>(dense.value[j + 1]);
+    }
+    dense.delta[kept - 1] =
+        (static_cast<double>(dense.reward[kept - 1]) - static_cast<double>(dense.value[kept - 1])) +
+        gamma * last_value;
+    recur(dense.delta, kept, decay, carry.advantage, dense.advantage);
+    for (std::int64_t j = 0; j < kept; ++j) dense.narrow[j] = static_cast<float>(dense.advantage[j]);
+    carry.value = static_cast<double>(dense.value[0]);
+    carry.tokens += kept;
   }
+  expand(dense.narrow, mask, size, advantage);
+}
+
+void add_moments(const float* advantage, const float* returns, const std::uint8_t* mask, std::int64_t size,
+                 GaeSums& sums) {
+  const std::int64_t whole = (size + kLanes - 1) / kLanes * kLanes;
   merge(sums.advantages, moments_of(advantage, mask, whole));
   merge(sums.returns, moments_of(returns, mask, whole));
 }
@@ -93,29 +157,53 @@ void gae(const GaeInputs& in, const GaeSettings& s, const GaeSegment& segment, f
   MaskReader masks;
   Writer advantage_writer, returns_writer;
   Shaped shaped;
+  Dense dense;
   Sums<3> sums;
-  Carry carry = {segment.next_advantage, segment.next_value, 0};
-  const double decay = s.gamma * s.lam;
-  const std::int64_t chunks = (segment.end - segment.begin + kChunk - 1) / kChunk;
-  if (advantages != nullptr) *result = {0, 0, 0, {0, 0, 0}, {0, 0, 0}};
-  for (std::int64_t k = chunks - 1; k >= 0; --k) {
-    const std::int64_t begin = segment.begin + k * kChunk;
-    const Chunk chunk = {begin, segment.end - begin < kChunk ? segment.end - begin : kChunk};
+  Carry carry = {0, static_cast<double>(segment.next_value), 0};
+  *result = {0, 0, 0, {0, 0, 0}, {0, 0, 0}};
+  for (std::int64_t end = segment.end; end > segment.begin;) {
+    const std::int64_t begin = end - segment.begin < kChunk ? segment.begin : end - kChunk;
+    const Chunk chunk = {begin, end - begin};
     const std::uint8_t* mask = masks(in.mask, chunk);
     shape(in, s, segment, chunk, mask, readers, shaped, sums);
-    float* advantage = advantage_writer.open(advantages, chunk);
-    recur(shaped, mask, chunk.size, s.gamma, decay, carry, advantage);
-    if (advantages == nullptr) continue;
-    finish(shaped, mask, chunk, advantage, returns_writer.open(returns, chunk), *result);
+    float *advantage = advantage_writer.open(advantages, chunk), *gain = returns_writer.open(returns, chunk);
+    advance(shaped, mask, chunk.size, s.gamma, s.gamma * s.lam, dense, carry, advantage);
+    for (std::int64_t i = 0; i < chunk.size; i += kLanes) {
+      store(gain + i, only(lanes_of(mask + i), load(advantage + i) + load(shaped.value + i)));
+    }
+    if (segment.is_whole_row) add_moments(advantage, gain, mask, chunk.size, *result);
     advantage_writer.close();
     returns_writer.close();
+    end = begin;
   }
-  if (advantages != nullptr) {
-    result->kl = sums.total(0);
-    result->score = sums.total(1);
-    result->value = sums.total(2);
+  result->kl = sums.total(0);
+  result->score = sums.total(1);
+  result->value = sums.total(2);
+  *summary = {carry.tokens, carry.advantage, carry.value};
+}
+
+// What comes in from the right, faded by every token that counts. Below kNothing it changes no float any more.
+constexpr double kNothing = 1e-50;
+
+void connect(const GaeInputs& in, const GaeSegment& segment, double incoming, double decay, float* advantages,
+             float* returns, GaeSums* sums) {
+  MaskReader masks;
+  Reader advantage_reader, returns_reader;
+  for (std::int64_t end = segment.end; end > segment.begin;) {
+    const std::int64_t begin = end - segment.begin < kChunk ? segment.begin : end - kChunk;
+    const Chunk chunk = {begin, end - begin};
+    const std::uint8_t* mask = masks(in.mask, chunk);
+    // false for NaN: what is not a number reaches every token to the left
+    for (std::int64_t i = chunk.size; i-- > 0 && !(incoming < kNothing && incoming > -kNothing);) {
+      if (mask[i] == 0) continue;
+      advantages[begin + i] = static_cast<float>(static_cast<double>(advantages[begin + i]) + incoming);
+      returns[begin + i] = static_cast<float>(static_cast<double>(returns[begin + i]) + incoming);
+      incoming *= decay;
+    }
+    add_moments(advantage_reader({advantages, FloatType::float32}, chunk),
+                returns_reader({returns, FloatType::float32}, chunk), mask, chunk.size, *sums);
+    end = begin;
   }
-  if (summary != nullptr) *summary = {carry.tokens, carry.advantage, carry.value};
 }
 
 void whiten(float* x, const std::uint8_t* mask, std::int64_t count, float mean, float scale) {

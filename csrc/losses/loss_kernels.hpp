@@ -28,12 +28,13 @@ static inline void merge(Moments& into, const Moments& other) {
 // A piece of one row. `score_at` is the token that takes the row's score, -1 when it lies elsewhere.
 struct GaeSegment {
   std::int64_t row, begin, end, score_at;
-  double next_advantage, next_value;  // what comes in from the right
+  float next_value;  // the bootstrap value in the rightmost piece of a row, 0 in the others until they are connected
+  bool is_whole_row;
 };
 // What the segment passes to the left when nothing comes in from the right; gae.cpp adds what does come in.
 struct GaeSummary {
-  std::int64_t tokens;         // that count
-  double advantage, value;     // at the first token that counts, nothing coming in
+  std::int64_t tokens;      // that count
+  double advantage, value;  // at the first of them
 };
 struct GaeSums {
   double kl, score, value;
@@ -44,9 +45,12 @@ struct LossKernels {
   // Tokens [begin, end) of at most kBlock; sums[kPolicyValueSums] is written, kRatioCenteredSquare around its own mean.
   void (*policy_value)(const PolicyValueInputs& in, const PolicyValueSettings& settings, std::int64_t begin,
                        std::int64_t end, const PolicyValueGradients& out, double* sums);
-  // The segment's advantages and returns; both null: only the summary.
+  // The segment's advantages and returns as if nothing came in from the right; moments only of whole rows.
   void (*gae)(const GaeInputs& in, const GaeSettings& settings, const GaeSegment& segment, float* advantages,
               float* returns, GaeSums* sums, GaeSummary* summary);
+  // Adds what comes in: `incoming` at the last token that counts, times `decay` at each one before; then the moments.
+  void (*connect)(const GaeInputs& in, const GaeSegment& segment, double incoming, double decay, float* advantages,
+                  float* returns, GaeSums* sums);
   // x = (x - mean) * scale where the mask is set
   void (*whiten)(float* x, const std::uint8_t* mask, std::int64_t count, float mean, float scale);
   void (*reward_pairs)(const PairInputs& in, float center_coef, std::int64_t begin, std::int64_t end,

@@ -14,7 +14,7 @@
 namespace rlsft::losses_detail::RLSFT_ISA {
 
 const LossKernels& loss_kernels() {
-  static constexpr LossKernels kTable = {&policy_value, &gae, &whiten, &reward_pairs, &pairs};
+  static constexpr LossKernels kTable = {&policy_value, &gae, &connect, &whiten, &reward_pairs, &pairs};
   return kTable;
 }
 

@@ -14,7 +14,11 @@ NATIVE_DTYPES = ("float32", "bfloat16", "float16")
 
 def as_column(x: Tensor) -> npt.NDArray[Any]:
     """float32 and float16 as they are, bfloat16 as its bits in uint16, float64 rounded to float32."""
-    x = x.detach().contiguous()
+    x = x.detach()
+    if not x.is_contiguous():
+        x = x.contiguous()
+    if x.dtype == torch.float32:
+        return x.numpy()
     if x.dtype == torch.bfloat16:
         x = x.view(torch.uint16)
     elif x.dtype == torch.float64:
@@ -31,3 +35,8 @@ def as_mask(mask: Tensor) -> npt.NDArray[Any]:
     """One byte each, nonzero where a token counts."""
     kept = mask if mask.dtype == torch.bool else mask != 0
     return kept.contiguous().view(torch.uint8).numpy()
+
+
+def scalar(x: float) -> Tensor:
+    """0-d float32 on the CPU; `torch.tensor` takes three times as long, which counts for a few pairs."""
+    return torch.scalar_tensor(x, dtype=torch.float32, device="cpu")

@@ -22,7 +22,9 @@ def scaled_gradients(gradients: Sequence[Tensor], scale: Tensor, inputs: Sequenc
 
 def _scale(gradients: Sequence[Tensor], scale: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
     # multiplied before the cast: a GradScaler's factor must arrive before half precision could underflow
-    return [(g * scale.to(g.dtype)).to(x.dtype) for g, x in zip(gradients, inputs, strict=True)]
+    # and nothing is converted that fits already: for a few pairs each call weighs
+    scaled = [g * (scale if scale.dtype == g.dtype else scale.to(g.dtype)) for g in gradients]
+    return [g if g.dtype == x.dtype else g.to(x.dtype) for g, x in zip(scaled, inputs, strict=True)]
 
 
 @torch.library.custom_op("rlsft::scale_saved_gradients", mutates_args=())

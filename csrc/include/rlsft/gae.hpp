@@ -35,8 +35,8 @@ enum GaeStatistic {
 // two), `statistics` kGaeStatistics numbers.
 //
 // One pass, and one more over the advantages when they are whitened. Rows longer than a fixed segment are cut: each
-// segment is summarised first, so that threads help few long rows; that costs such rows a second reading. The cut, and
-// so the result, does not depend on `threads`.
+// segment runs as if nothing came in from the right, then takes on what did, so that threads help few long rows. The
+// cut, and so the result, does not depend on `threads`.
 void kl_shaped_gae(const GaeInputs& inputs, const GaeSettings& settings, int threads, float* advantages, float* returns,
                    float* moments, double* statistics);
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rlsft_kernels._columns import as_column, as_mask
+from rlsft_kernels._columns import as_column, as_mask, scalar
 from rlsft_kernels.pair_loss.reference import KINDS, STATS
 from rlsft_kernels.pair_loss.torch_path import PairTerms
 
@@ -23,4 +23,4 @@ def pair_loss_native(
         None if normalizer is None else float(normalizer), KINDS.index(terms.kind), terms.beta, terms.offset,
         terms.label_smoothing, torch.get_num_threads(), grad_real_P.numpy(), grad_generated_P.numpy(), stats.numpy(),
     )  # fmt: skip
-    return torch.tensor(loss, dtype=torch.float32, device="cpu"), stats, grad_real_P, grad_generated_P
+    return scalar(loss), stats, grad_real_P, grad_generated_P

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rlsft_kernels._columns import as_column, as_optional_column
+from rlsft_kernels._columns import as_column, as_optional_column, scalar
 from rlsft_kernels.pairwise_reward_loss.torch_path import STATS
 
 
@@ -21,4 +21,4 @@ def pairwise_reward_loss_native(
         as_column(chosen_P), as_column(rejected_P), as_optional_column(margin_P), center_coef,
         torch.get_num_threads(), grad_chosen_P.numpy(), grad_rejected_P.numpy(), stats.numpy(),
     )  # fmt: skip
-    return torch.tensor(loss, dtype=torch.float32, device="cpu"), stats, grad_chosen_P, grad_rejected_P
+    return scalar(loss), stats, grad_chosen_P, grad_rejected_P

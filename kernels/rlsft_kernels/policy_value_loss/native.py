@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rlsft_kernels._columns import as_mask, as_optional_column
+from rlsft_kernels._columns import as_mask, as_optional_column, scalar
 from rlsft_kernels.policy_value_loss.reference import KL_ESTIMATORS
 from rlsft_kernels.policy_value_loss.torch_path import SUMS, LossTerms
 
@@ -32,4 +32,4 @@ def policy_value_loss_native(
         terms.vf_coef, terms.entropy_coef, terms.kl_coef, KL_ESTIMATORS.index(terms.kl_estimator),
         torch.get_num_threads(), *outputs, sums.numpy(),
     )  # fmt: skip
-    return torch.tensor(total, dtype=torch.float32, device="cpu"), sums, grads[0], grads[1], grads[2]
+    return scalar(total), sums, grads[0], grads[1], grads[2]
