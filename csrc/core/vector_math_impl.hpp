@@ -77,10 +77,25 @@ inline float largest_of(Floats x) {
   return largest;
 }
 
-// x = n * log(2) + r with |r| <= log(2) / 2: gives n (in the low bits of an integer), r and exp(r).
+// float16 by integers: not every AVX2 build may use F16C. Exact, subnormals included; NaN stays NaN.
+struct Float16s {
+  const std::uint16_t* data;
+};
+inline Floats load(Float16s from) {
+  Halves half;
+  std::memcpy(&half, from.data, sizeof half);
+  const Words bits = __builtin_convertvector(half, Words);
+  const Words magnitude = (bits & 0x7fffu) << 13;
+  const Floats value = (Floats)magnitude * 5.192296858534828e33f;  // 2^112 moves the exponent
+  const Words special = magnitude | 0x7f800000u;
+  const Words chosen = magnitude >= 0x0f800000u ? special : (Words)value;
+  return (Floats)(chosen | (bits & 0x8000u) << 16);
+}
+
+// x = n * log(2) + r with |r| <= log(2) / 2: gives n (in the low bits of an integer), r, exp(r) - 1 and exp(r).
 struct Reduced {
   Ints n;
-  Floats r, exp_r;
+  Floats r, expm1_r, exp_r;
 };
 inline Reduced reduce(Floats x) {
   const Floats magic = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
@@ -94,7 +109,8 @@ inline Reduced reduce(Floats x) {
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  return {(Ints)shifted - (Ints)magic, r, (p * (r * r) + r) + 1.0f};
+  const Floats expm1_r = p * (r * r) + r;
+  return {(Ints)shifted - (Ints)magic, r, expm1_r, expm1_r + 1.0f};
 }
 
 inline Floats power_of_two(Ints n) {  // -126 <= n <= 127
@@ -123,14 +139,7 @@ inline Floats expm1(Floats x) {
   const Floats lowest = all(-20.0f), highest = all(88.72284f);
   const Floats clamped = at_most(at_least(x, lowest), highest);
   const Reduced part = reduce(clamped);
-  const Floats r = part.r;
-  Floats p = all(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  const Floats small = p * (r * r) + r;  // exp(r) - 1
+  const Floats small = part.expm1_r;
   // 2^n * small + (2^n - 1); one factor less where 2^128 would overflow
   const Ints too_large = part.n > 127;
   const Floats scale = power_of_two(part.n + too_large);  // a true comparison is -1
@@ -138,6 +147,16 @@ inline Floats expm1(Floats x) {
   value = too_large ? value * 2.0f : value;
   value = x == 0 ? x : value;
   return x > highest ? all(__builtin_inff()) : value;
+}
+
+// exp(x) and exp(x) - 1 of one reduction, for |x| <= 80 or NaN.
+struct Exponentials {
+  Floats exp, expm1;
+};
+inline Exponentials exp_and_expm1(Floats x) {
+  const Reduced part = reduce(x);
+  const Floats scale = power_of_two(part.n);
+  return {part.exp_r * scale, part.expm1_r * scale + (scale - 1.0f)};
 }
 
 // log(x): -inf for 0, NaN below, +inf for +inf; subnormal x included.

@@ -215,3 +215,78 @@ def head_gradient_rows(
     out: npt.NDArray[Any],
     threads: int,
 ) -> None: ...
+
+_Values: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float16] | npt.NDArray[np.uint16]  # uint16: bfloat16
+_Bytes: TypeAlias = npt.NDArray[np.uint8]
+_Float32: TypeAlias = npt.NDArray[np.float32]
+
+def kl_shaped_gae(
+    scores: _Values,  # [B], or [N] with has_token_scores
+    logprobs: _Values | None,  # [N]; needed with ref_logprobs
+    ref_logprobs: _Values | None,  # [N]
+    values: _Values,  # [N]
+    mask: _Bytes,  # [N]
+    bootstrap_values: _Float32 | None,  # [B]
+    offsets: _Int64,  # [B + 1]
+    has_token_scores: bool,
+    kl_coef: float,
+    kl_estimator: int,
+    gamma: float,
+    lam: float,
+    whiten: bool,
+    threads: int,
+    advantages: _Float32,  # [N], out
+    returns: _Float32,  # [N], out
+    moments: _Float32,  # [2], out
+    statistics: _Float32,  # [13], out
+) -> None: ...
+def pair_loss(
+    delta_real: _Values,  # [P]
+    delta_generated: _Values,  # [P]
+    mask: _Bytes | None,  # [P]
+    normalizer: float | None,
+    kind: int,
+    beta: float,
+    offset: float,
+    label_smoothing: float,
+    threads: int,
+    grad_real: _Float32,  # [P], out
+    grad_generated: _Float32,  # [P], out
+    statistics: _Float32,  # [7], out
+) -> float: ...
+def pairwise_reward_loss(
+    chosen: _Values,  # [P]
+    rejected: _Values,  # [P]
+    margin: _Values | None,  # [P]
+    center_coef: float,
+    threads: int,
+    grad_chosen: _Float32,  # [P], out
+    grad_rejected: _Float32,  # [P], out
+    statistics: _Float32,  # [7], out
+) -> float: ...
+def policy_value_loss(
+    logprobs: _Values,  # [N], as all of these
+    old_logprobs: _Values,
+    advantages: _Values,
+    values: _Values | None,
+    old_values: _Values | None,
+    returns: _Values | None,
+    entropy: _Values | None,
+    ref_logprobs: _Values | None,
+    mask: _Bytes,
+    advantage_mean: float,
+    advantage_scale: float,
+    clip_low: float,
+    clip_high: float,
+    dual_clip: float | None,
+    value_clip: float | None,
+    vf_coef: float,
+    entropy_coef: float,
+    kl_coef: float,
+    kl_estimator: int,
+    threads: int,
+    grad_logprobs: _Float32,  # out
+    grad_values: _Float32 | None,  # out
+    grad_entropy: _Float32 | None,  # out
+    statistics: _Float32,  # [14], out
+) -> float: ...

@@ -14,6 +14,7 @@ from rlsft_kernels.linear_policy_loss.op import linear_policy_loss
 from rlsft_kernels.logprob_from_logits.op import logprob_from_logits
 from rlsft_kernels.pagerank.op import pagerank
 from rlsft_kernels.pagerank.result import PagerankResult
+from rlsft_kernels.pair_loss.op import pair_loss
 from rlsft_kernels.pairwise_reward_loss.op import pairwise_reward_loss
 from rlsft_kernels.policy_value_loss.op import policy_value_loss
 from rlsft_kernels.ppo_chain.op import ppo_chain
@@ -44,6 +45,7 @@ __all__ = [
     "linear_policy_loss",
     "logprob_from_logits",
     "pagerank",
+    "pair_loss",
     "pairwise_reward_loss",
     "policy_value_loss",
     "ppo_chain",

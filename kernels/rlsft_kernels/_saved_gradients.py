@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 
+def scaled_gradients(gradients: Sequence[Tensor], scale: Tensor, inputs: Sequence[Tensor], op: str) -> list[Tensor]:
+    """`gradients[i] * scale` in the dtype of `inputs[i]`, for the backward of an op that saved its gradients.
+
+    Only a backward that records itself (create_graph=True) can be differentiated again, so only that one pays for the
+    op below, whose own backward refuses.
+    """
+    if torch.is_grad_enabled():
+        return scale_saved_gradients(list(gradients), scale, list(inputs), op)
+    return _scale(gradients, scale, inputs)
+
+
+def _scale(gradients: Sequence[Tensor], scale: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+    # multiplied before the cast: a GradScaler's factor must arrive before half precision could underflow
+    # and nothing is converted that fits already: for a few pairs each call weighs
+    scaled = [g * (scale if scale.dtype == g.dtype else scale.to(g.dtype)) for g in gradients]
+    return [g if g.dtype == x.dtype else g.to(x.dtype) for g, x in zip(scaled, inputs, strict=True)]
+
+
 @torch.library.custom_op("rlsft::scale_saved_gradients", mutates_args=())
 def scale_saved_gradients(gradients: list[Tensor], scale: Tensor, inputs: list[Tensor], op: str) -> list[Tensor]:
     """`gradients[i] * scale`, on the device and in the dtype of `inputs[i]`.
 
-    The multiplication runs before the cast, so a GradScaler's factor arrives before half precision could
-    underflow. `inputs` ties the result to the tensors it is a gradient of: differentiating it again reaches
+    `inputs` ties the result to the tensors it is a gradient of: differentiating it again reaches
     the error below instead of being taken for a constant.
     """
-    return [(g * scale.to(g.dtype)).to(x.dtype) for g, x in zip(gradients, inputs, strict=True)]
+    return _scale(gradients, scale, inputs)
 
 
 @scale_saved_gradients.register_fake

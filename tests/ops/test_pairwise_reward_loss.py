@@ -164,7 +164,7 @@ def test_compiles_to_one_graph(compiler: str) -> None:
         ({"margin": torch.zeros(1)}, ValueError, r"margin must be shaped like chosen \[3\], got \[1\]"),
         ({"margin": 1.0}, TypeError, "margin must be a torch.Tensor, got float"),
         ({"center_coef": -0.1}, ValueError, "center_coef must be finite and >= 0, got -0.1"),
-        ({"backend": "native"}, ValueError, "pairwise_reward_loss: backend='native' takes nothing"),
+        ({"backend": "triton"}, ValueError, "pairwise_reward_loss: backend='triton' takes"),
     ],
 )  # fmt: skip
 def test_errors_name_the_argument(changed: dict[str, Any], error: type[Exception], message: str) -> None:

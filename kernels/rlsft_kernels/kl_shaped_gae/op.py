@@ -19,11 +19,13 @@ from rlsft_kernels._checks import (
     require_scalar,
     require_shape,
 )
+from rlsft_kernels._columns import NATIVE_DTYPES
 from rlsft_kernels._head.head import statistics_dtype
+from rlsft_kernels.kl_shaped_gae.native import kl_shaped_gae_native
 from rlsft_kernels.kl_shaped_gae.reference import STATS, kl_shaped_gae_reference
+from rlsft_kernels.policy_value_loss.reference import KL_ESTIMATORS
 
-SUPPORTED: Supported = {}
-KL_ESTIMATORS = ("k1", "k2", "k3")
+SUPPORTED: Supported = {"native": {"cpu": NATIVE_DTYPES}}
 
 
 class GaeOutput(NamedTuple):
@@ -153,11 +155,17 @@ def _kl_shaped_gae_op(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     device_type, dtype = values.device.type, statistics_dtype(values.dtype)
-    choose_backend("kl_shaped_gae", backend, device_type=device_type, dtype=values.dtype, supported=SUPPORTED)
-    layout = None
+    chosen = choose_backend("kl_shaped_gae", backend, device_type=device_type, dtype=values.dtype, supported=SUPPORTED)
+    offsets = None
     if cu_seqlens is not None:  # checked here, because torch.compile cannot branch on values
-        require_offsets("cu_seqlens", cu_seqlens.cpu().long(), len(logprobs), "tokens")
-        layout = FlatLayout(cu_seqlens.to(values.device))
+        offsets = cu_seqlens.cpu().long()
+        require_offsets("cu_seqlens", offsets, len(logprobs), "tokens")
+    if chosen == "native":
+        return kl_shaped_gae_native(
+            scores, logprobs, ref_logprobs, values, mask, kl_coef=float(kl_coef), kl_estimator=kl_estimator,
+            gamma=gamma, lam=lam, whiten=whiten, bootstrap_values=bootstrap_values, offsets=offsets,
+        )  # fmt: skip
+    layout = None if offsets is None else FlatLayout(offsets.to(values.device))
     per_token = [None if x is None else x.to(dtype) for x in (logprobs, ref_logprobs, values)] + [mask != 0]
     scores = scores.to(dtype)
     if layout is not None:

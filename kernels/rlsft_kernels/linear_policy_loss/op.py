@@ -32,7 +32,8 @@ from rlsft_kernels._head.temperature import flat_temperature
 from rlsft_kernels._head.tiling import DEFAULT_TILE_BYTES
 from rlsft_kernels.linear_policy_loss.terms import LOSS_KINDS, TWO_PHASE, LossTerms, PolicyTokens
 from rlsft_kernels.linear_policy_loss.tiled import PolicyLoss, linear_policy_loss_fwd
-from rlsft_kernels.policy_value_loss.op import KL_ESTIMATORS, means_of_sums
+from rlsft_kernels.policy_value_loss.op import means_of_sums
+from rlsft_kernels.policy_value_loss.reference import KL_ESTIMATORS
 from rlsft_kernels.policy_value_loss.torch_path import SUMS
 
 

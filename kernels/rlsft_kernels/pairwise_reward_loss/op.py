@@ -9,11 +9,13 @@ from torch import Tensor
 
 from rlsft_kernels._backend import Backend, Supported, choose_backend
 from rlsft_kernels._checks import require_float_tensor, require_like, require_ndim, require_number
+from rlsft_kernels._columns import NATIVE_DTYPES
 from rlsft_kernels._head.head import statistics_dtype
-from rlsft_kernels._saved_gradients import scale_saved_gradients
-from rlsft_kernels.pairwise_reward_loss.torch_path import SUMS, pairwise_reward_loss_fwd
+from rlsft_kernels._saved_gradients import scaled_gradients
+from rlsft_kernels.pairwise_reward_loss.native import pairwise_reward_loss_native
+from rlsft_kernels.pairwise_reward_loss.torch_path import STATS, pairwise_reward_loss_fwd
 
-SUPPORTED: Supported = {}
+SUPPORTED: Supported = {"native": {"cpu": NATIVE_DTYPES}}
 
 
 def pairwise_reward_loss(
@@ -52,10 +54,8 @@ def pairwise_reward_loss(
     if margin is not None:
         require_like("margin", margin, "chosen", chosen)
     require_number("center_coef", center_coef, at_least=0)
-    total, sums, *_ = torch.ops.rlsft.pairwise_reward_loss(chosen, rejected, margin, float(center_coef), backend)
-    count, *rest = sums.unbind()
-    pairs = count.clamp(min=1)
-    return total / pairs, {"count": count} | {name: x / pairs for name, x in zip(SUMS[1:], rest, strict=True)}
+    loss, stats, *_ = torch.ops.rlsft.pairwise_reward_loss(chosen, rejected, margin, float(center_coef), backend)
+    return loss, dict(zip(STATS, stats.unbind(), strict=True))
 
 
 @torch.library.custom_op("rlsft::pairwise_reward_loss", mutates_args=())
@@ -63,7 +63,9 @@ def _pairwise_reward_loss_op(
     chosen: Tensor, rejected: Tensor, margin: Tensor | None, center_coef: float, backend: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     device_type, dtype = chosen.device.type, chosen.dtype
-    choose_backend("pairwise_reward_loss", backend, device_type=device_type, dtype=dtype, supported=SUPPORTED)
+    runs_on = choose_backend("pairwise_reward_loss", backend, device_type=device_type, dtype=dtype, supported=SUPPORTED)
+    if runs_on == "native":
+        return pairwise_reward_loss_native(chosen, rejected, margin, center_coef)
     return pairwise_reward_loss_fwd(chosen, rejected, margin, center_coef, statistics_dtype(dtype))
 
 
@@ -72,25 +74,23 @@ def _(
     chosen: Tensor, rejected: Tensor, margin: Tensor | None, center_coef: float, backend: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = statistics_dtype(chosen.dtype)
-    sizes = ((), (len(SUMS),), tuple(chosen.shape), tuple(chosen.shape))
-    total, sums, grad_chosen, grad_rejected = (chosen.new_empty(size, dtype=dtype) for size in sizes)
-    return total, sums, grad_chosen, grad_rejected
+    sizes = ((), (len(STATS),), tuple(chosen.shape), tuple(chosen.shape))
+    loss, stats, grad_chosen, grad_rejected = (chosen.new_empty(size, dtype=dtype) for size in sizes)
+    return loss, stats, grad_chosen, grad_rejected
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _total, sums, *gradients = output
+    _loss, stats, *gradients = output
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(sums, *gradients)
+    ctx.mark_non_differentiable(stats, *gradients)
     ctx.save_for_backward(*gradients, inputs[0], inputs[1])
 
 
-def _backward(ctx: Any, grad_total: Tensor | None, *_unused: Any) -> tuple[Tensor | None, ...]:
-    if grad_total is None:
+def _backward(ctx: Any, grad_loss: Tensor | None, *_unused: Any) -> tuple[Tensor | None, ...]:
+    if grad_loss is None:
         return (None,) * 5
     saved = ctx.saved_tensors
-    grad_chosen, grad_rejected = scale_saved_gradients(
-        list(saved[:2]), grad_total, list(saved[2:]), "pairwise_reward_loss"
-    )
+    grad_chosen, grad_rejected = scaled_gradients(saved[:2], grad_loss, saved[2:], "pairwise_reward_loss")
     return grad_chosen, grad_rejected, None, None, None
 
 

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SUMS = ("count", "loss/ranking", "loss/center", "accuracy", "margin", "chosen", "rejected")
+STATS = ("count", "loss/ranking", "loss/center", "accuracy", "margin", "chosen", "rejected")
 
 
 def pairwise_reward_loss_fwd(
     chosen_P: Tensor, rejected_P: Tensor, margin_P: Tensor | None, center_coef: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(summed loss, sums [len(SUMS)], gradients of the sum by chosen and rejected)."""
+    """(mean loss, stats [len(STATS)]: the count, then means, gradients of the loss by chosen and rejected)."""
     chosen_P, rejected_P = chosen_P.to(dtype), rejected_P.to(dtype)
     difference_P = chosen_P - rejected_P
     gap_P = difference_P if margin_P is None else difference_P - margin_P.to(dtype)
@@ -31,5 +31,7 @@ def pairwise_reward_loss_fwd(
         "chosen": chosen_P,
         "rejected": rejected_P,
     }
-    sums = torch.stack([per_pair[name].sum() for name in SUMS])
-    return loss_P.sum(), sums, push_P - pull_P, push_P + pull_P
+    pairs = max(1, len(chosen_P))
+    sums = torch.stack([per_pair[name].sum() for name in STATS])
+    stats = torch.cat((sums[:1], sums[1:] / pairs))
+    return loss_P.sum() / pairs, stats, (push_P - pull_P) / pairs, (push_P + pull_P) / pairs

@@ -18,12 +18,14 @@ from rlsft_kernels._checks import (
     require_scalar,
     require_shape,
 )
+from rlsft_kernels._columns import NATIVE_DTYPES
 from rlsft_kernels._head.head import statistics_dtype
-from rlsft_kernels._saved_gradients import scale_saved_gradients
+from rlsft_kernels._saved_gradients import scaled_gradients
+from rlsft_kernels.policy_value_loss.native import policy_value_loss_native
+from rlsft_kernels.policy_value_loss.reference import KL_ESTIMATORS
 from rlsft_kernels.policy_value_loss.torch_path import SUMS, LossTerms, policy_value_loss_fwd
 
-SUPPORTED: Supported = {}
-KL_ESTIMATORS = ("k1", "k2", "k3")
+SUPPORTED: Supported = {"native": {"cpu": NATIVE_DTYPES}}
 
 
 def policy_value_loss(
@@ -165,9 +167,9 @@ def _check_settings(
 
 def means_of_sums(sums: Tensor, absent: set[str]) -> dict[str, Tensor]:
     """The statistics of a policy loss by name, as 0-d tensors on the device."""
-    by_name = dict(zip(SUMS, sums.unbind(), strict=True))
-    count, ratio_max = by_name.pop("count"), by_name.pop("ratio_max")
-    stats = {name: x / count.clamp(min=1) for name, x in by_name.items() if name not in absent}
+    count, ratio_max = sums[SUMS.index("count")], sums[SUMS.index("ratio_max")]
+    means = zip(SUMS, (sums / count.clamp(min=1)).unbind(), strict=True)
+    stats = {name: x for name, x in means if name not in absent | {"count", "ratio_max"}}
     stats["ratio_mean"] = stats.pop("ratio")
     stats["ratio_var"] = stats.pop("ratio_centered_square")
     return {"count": count, **stats, "ratio_max": ratio_max}
@@ -196,12 +198,14 @@ def _policy_value_loss_op(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     device_type, dtype = logprobs.device.type, logprobs.dtype
-    choose_backend("policy_value_loss", backend, device_type=device_type, dtype=dtype, supported=SUPPORTED)
+    chosen = choose_backend("policy_value_loss", backend, device_type=device_type, dtype=dtype, supported=SUPPORTED)
     tokens = {
         "logprobs": logprobs, "old_logprobs": old_logprobs, "advantages": advantages, "values": values,
         "old_values": old_values, "returns": returns, "entropy": entropy, "ref_logprobs": ref_logprobs,
     }  # fmt: skip
     terms = LossTerms(clip_low, clip_high, dual_clip, value_clip, vf_coef, entropy_coef, kl_coef, kl_estimator)
+    if chosen == "native":
+        return policy_value_loss_native(tokens, mask, terms, moments)
     return policy_value_loss_fwd(tokens, mask != 0, terms, moments, statistics_dtype(dtype))
 
 
@@ -242,7 +246,7 @@ def _backward(ctx: Any, grad_total: Tensor | None, *_unused: Any) -> tuple[Tenso
         return tuple(by_input)
     saved = ctx.saved_tensors
     gradients, inputs = [saved[k] for k in needed], [saved[3 + k] for k in needed]
-    for k, grad in zip(needed, scale_saved_gradients(gradients, grad_total, inputs, "policy_value_loss"), strict=True):
+    for k, grad in zip(needed, scaled_gradients(gradients, grad_total, inputs, "policy_value_loss"), strict=True):
         by_input[positions[k]] = grad
     return tuple(by_input)
 

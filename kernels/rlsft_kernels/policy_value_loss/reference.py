@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+KL_ESTIMATORS = ("k1", "k2", "k3")
 MAX_LOG_RATIO = 20.0  # exp(20) is finite in every dtype; beyond it a token has no gradient
 MAX_K3 = 10.0  # as verl's low_var_kl
 

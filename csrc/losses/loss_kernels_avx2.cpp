@@ -1,0 +1,3 @@
+#define RLSFT_ISA avx2
+#define RLSFT_REGISTER 32
+#include "loss_kernels_impl.hpp"
