@@ -10,6 +10,7 @@ from rlsft_kernels.linear_cross_entropy.op import linear_cross_entropy
 from rlsft_kernels.linear_logprob.op import linear_logprob
 from rlsft_kernels.linear_logprob.reference import LogprobOutput
 from rlsft_kernels.linear_logprob.vocab_parallel import vocab_parallel_linear_logprob
+from rlsft_kernels.linear_pair_loss.op import linear_pair_loss
 from rlsft_kernels.linear_policy_loss.op import linear_policy_loss
 from rlsft_kernels.logprob_from_logits.op import logprob_from_logits
 from rlsft_kernels.pagerank.op import pagerank
@@ -42,6 +43,7 @@ __all__ = [
     "kl_shaped_gae",
     "linear_cross_entropy",
     "linear_logprob",
+    "linear_pair_loss",
     "linear_policy_loss",
     "logprob_from_logits",
     "pagerank",
