@@ -46,8 +46,9 @@ def linear_pair_loss(
     The first P sequences are the real (chosen) answers, the last P the generated (rejected) ones, in the same order.
     Each answer's log-ratio is `sum over its counted tokens of logprob - ref_logprob_sum`, with `normalize_length`
     divided by the number of those tokens; `pair_loss` gives one coefficient a sequence, and the backward of
-    `linear_logprob` takes it to every token. Beside the gradients there is one tile of logits and a few numbers a token,
-    however long the answers are; four matrix products for loss and gradients, three with a memory budget for all logits.
+    `linear_logprob` takes it to every token. Beside the gradients there is one tile of logits and a few numbers a
+    token, however long the answers are; four matrix products for loss and gradients, three with a memory budget for
+    all logits.
 
     Args:
         hidden: last hidden states, real answers first.
