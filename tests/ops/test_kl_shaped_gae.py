@@ -385,8 +385,9 @@ def test_no_gradient_flows() -> None:
     assert not any(x.requires_grad for x in (*out[:3], *out.stats.values()))
 
 
+@pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("layout", ["contiguous", "transposed", "empty", "flat"])
-def test_opcheck(layout: str) -> None:
+def test_opcheck(layout: str, backend: str) -> None:
     tokens = rollout(0 if layout == "empty" else 3, 4, torch.float32)
     offsets = None
     if layout == "transposed":
@@ -394,7 +395,7 @@ def test_opcheck(layout: str) -> None:
     if layout == "flat":
         tokens = {name: x.flatten() for name, x in tokens.items()}
         offsets = torch.tensor([0, 4, 4, 12])
-    args = (*tokens.values(), torch.tensor(0.1), "k3", 1.0, 0.95, True, None, offsets, "reference")
+    args = (*tokens.values(), torch.tensor(0.1), "k3", 1.0, 0.95, True, None, offsets, backend)
     torch.library.opcheck(torch.ops.rlsft.kl_shaped_gae.default, args)
 
 
@@ -457,3 +458,70 @@ def test_offsets_are_checked(offsets: list[float], message: str) -> None:
         kl_shaped_gae(
             torch.zeros(len(offsets) - 1), flat, flat, flat, flat == 0, kl_coef=0.1, cu_seqlens=torch.tensor(offsets)
         )
+
+
+# --- rows longer than a segment of the compiled core -----------------------------------------------------------------
+
+
+def exact_rows(tokens: dict[str, Tensor], gamma: float, lam: float) -> Tensor:
+    """Advantages of rows without KL, by NumPy in float64 on the unmasked tokens of each row."""
+    advantages = torch.zeros_like(tokens["values"], dtype=torch.float64)
+    for row in range(len(advantages)):
+        at = tokens["mask"][row].nonzero()[:, 0]
+        values = tokens["values"][row, at].double().tolist()
+        carry, next_value = 0.0, float(tokens["bootstrap_values"][row])
+        score, found = float(tokens["scores"][row]), []
+        for value in reversed(values):
+            carry = score + gamma * next_value - value + gamma * lam * carry
+            score, next_value = 0.0, value
+            found.append(carry)
+        advantages[row, at] = torch.tensor(found[::-1], dtype=torch.float64)
+    return advantages
+
+
+@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (1.0, 1.0), (0.999, 0.9999), (0.9, 0.0), (0.0, 0.9)])
+@pytest.mark.parametrize("masking", ["holes", "a masked segment", "masked behind", "nothing masked"])
+def test_long_rows_are_cut_and_connected(masking: str, gamma: float, lam: float) -> None:
+    width = 3 * 8192 + 5
+    tokens = rollout(2, width, torch.float32) | {"ref_logprobs": None, "bootstrap_values": torch.randn(2)}
+    if masking == "a masked segment":
+        tokens["mask"][:, 8192 : 2 * 8192] = False
+    elif masking == "masked behind":
+        tokens["mask"][:, 2 * 8192 - 1 :] = False
+    elif masking == "nothing masked":
+        tokens["mask"][:] = True
+    out = kl_shaped_gae(**tokens, kl_coef=0.0, gamma=gamma, lam=lam, whiten=False, backend="native")
+    truth = exact_rows(tokens, gamma, lam)
+    assert_as_accurate_as_eager(out.advantages, truth.float(), truth, name="advantages")
+    returns = torch.where(tokens["mask"], truth + tokens["values"].double(), 0)
+    assert_as_accurate_as_eager(out.returns, returns.float(), returns, name="returns")
+    valid, eager = truth[tokens["mask"]], truth.float()[tokens["mask"]]
+    # together: the mean of advantages that nearly cancel is held to the size of what was added, not to its own
+    moments = torch.stack([out.stats["advantages_mean"], out.stats["advantages_var"]])
+    expected = [torch.stack([x.mean(), x.var()]) for x in (eager, valid)]
+    assert_as_accurate_as_eager(moments, expected[0], expected[1], name="moments")
+
+
+def test_a_long_row_poisoned_at_its_end_is_poisoned_to_its_start() -> None:
+    """The connection stops early only where nothing that is left can change a float."""
+    tokens = rollout(1, 2 * 8192 + 9, torch.float32)
+    tokens["mask"][:] = True
+    tokens["values"][0, -1] = math.nan
+    out = kl_shaped_gae(**tokens, kl_coef=0.1, whiten=False)
+    assert out.advantages.isnan().all()
+
+
+def test_flat_rows_of_every_length_equal_rows_alone() -> None:
+    lengths = [0, 1, 255, 256, 257, 0, 8191, 8192, 8193, 16384, 3]
+    tokens = rollout(1, sum(lengths), torch.float32)
+    flat = {name: x[0] for name, x in tokens.items() if name != "scores"} | {"scores": torch.randn(len(lengths))}
+    bootstrap = torch.randn(len(lengths))
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    out = kl_shaped_gae(**flat, kl_coef=0.1, whiten=False, cu_seqlens=offsets, bootstrap_values=bootstrap)
+    for row, (begin, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
+        alone = {name: x[None, begin:end] for name, x in flat.items() if name != "scores"}
+        one = kl_shaped_gae(
+            flat["scores"][row : row + 1], **alone, kl_coef=0.1, whiten=False, bootstrap_values=bootstrap[row : row + 1]
+        )
+        assert torch.equal(out.advantages[begin:end], one.advantages[0])
+        assert torch.equal(out.returns[begin:end], one.returns[0])

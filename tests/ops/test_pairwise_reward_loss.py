@@ -130,13 +130,14 @@ def test_second_derivative_is_refused() -> None:
         grad.sum().backward()
 
 
+@pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("layout", ["contiguous", "strided", "empty"])
-def test_opcheck(layout: str) -> None:
+def test_opcheck(layout: str, backend: str) -> None:
     chosen, rejected = torch.randn(2, 0 if layout == "empty" else 12)
     if layout == "strided":
         chosen, rejected = chosen[::2], rejected[::3][:2].expand(2)
         chosen = chosen[:2]
-    args = (chosen.requires_grad_(), rejected.requires_grad_(), None, 0.1, "reference")
+    args = (chosen.requires_grad_(), rejected.requires_grad_(), None, 0.1, backend)
     torch.library.opcheck(torch.ops.rlsft.pairwise_reward_loss.default, args)
 
 

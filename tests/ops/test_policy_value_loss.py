@@ -335,8 +335,9 @@ def test_upstream_factor_scales_the_gradient() -> None:
     torch.testing.assert_close(grads(loss * -3, tokens), {name: -3 * x for name, x in plain.items()})
 
 
+@pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("layout", ["contiguous", "transposed", "mixed", "empty", "policy only"])
-def test_opcheck(layout: str) -> None:
+def test_opcheck(layout: str, backend: str) -> None:
     tokens = batch((0, 4) if layout == "empty" else (3, 4), torch.float32)
     if layout == "transposed":
         tokens = {name: x.detach().t().contiguous().t().requires_grad_(x.requires_grad) for name, x in tokens.items()}
@@ -344,7 +345,7 @@ def test_opcheck(layout: str) -> None:
     optional = TOKENS[3:] + names[6:] if layout == "policy only" else ()
     args = (
         *(None if name in optional else tokens[name] for name in names), tokens["mask"], None,
-        0.2, 0.2, 3.0, 0.2, 0.1, 0.0 if optional else 0.01, 0.0 if optional else 0.1, "k3", "reference",
+        0.2, 0.2, 3.0, 0.2, 0.1, 0.0 if optional else 0.01, 0.0 if optional else 0.1, "k3", backend,
     )  # fmt: skip
     torch.library.opcheck(torch.ops.rlsft.policy_value_loss.default, args)
 
