@@ -1,0 +1,1 @@
+"""Entries of the registry, one file a family of kernels."""
