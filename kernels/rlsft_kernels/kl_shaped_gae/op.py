@@ -22,7 +22,7 @@ from rlsft_kernels._checks import (
 from rlsft_kernels._head import statistics_dtype
 from rlsft_kernels.kl_shaped_gae.reference import STATS, kl_shaped_gae_reference
 
-SUPPORTED: Supported = {}
+SUPPORTED: Supported = {"triton": {"cuda": ("float32", "bfloat16", "float16")}}
 KL_ESTIMATORS = ("k1", "k2", "k3")
 
 
@@ -153,10 +153,23 @@ def _kl_shaped_gae_op(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     device_type, dtype = values.device.type, statistics_dtype(values.dtype)
-    choose_backend("kl_shaped_gae", backend, device_type=device_type, dtype=values.dtype, supported=SUPPORTED)
-    layout = None
+    chosen_backend = choose_backend(
+        "kl_shaped_gae", backend, device_type=device_type, dtype=values.dtype, supported=SUPPORTED
+    )
+    layout, longest = None, None
     if cu_seqlens is not None:  # checked here, because torch.compile cannot branch on values
-        require_offsets("cu_seqlens", cu_seqlens.cpu().long(), len(logprobs), "tokens")
+        offsets = cu_seqlens.cpu().long()
+        require_offsets("cu_seqlens", offsets, len(logprobs), "tokens")
+        longest = max(offsets.diff().tolist(), default=0)
+    if chosen_backend == "triton":
+        from rlsft_kernels.kl_shaped_gae import triton_kernel
+
+        return triton_kernel.kl_shaped_gae_fwd(
+            scores, logprobs, ref_logprobs, values, mask, kl_coef=kl_coef, kl_estimator=kl_estimator, gamma=gamma,
+            lam=lam, whiten=whiten, bootstrap_values=bootstrap_values, longest=longest,
+            cu_seqlens=None if cu_seqlens is None else cu_seqlens.to(values.device),
+        )  # fmt: skip
+    if cu_seqlens is not None:
         layout = FlatLayout(cu_seqlens.to(values.device))
     per_token = [None if x is None else x.to(dtype) for x in (logprobs, ref_logprobs, values)] + [mask != 0]
     scores = scores.to(dtype)

@@ -13,7 +13,7 @@ from rlsft_kernels._head import statistics_dtype
 from rlsft_kernels._saved_gradients import scale_saved_gradients
 from rlsft_kernels.pairwise_reward_loss.torch_path import SUMS, pairwise_reward_loss_fwd
 
-SUPPORTED: Supported = {}
+SUPPORTED: Supported = {"triton": {"cuda": ("float32", "bfloat16", "float16")}}
 
 
 def pairwise_reward_loss(
@@ -63,7 +63,13 @@ def _pairwise_reward_loss_op(
     chosen: Tensor, rejected: Tensor, margin: Tensor | None, center_coef: float, backend: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     device_type, dtype = chosen.device.type, chosen.dtype
-    choose_backend("pairwise_reward_loss", backend, device_type=device_type, dtype=dtype, supported=SUPPORTED)
+    chosen_backend = choose_backend(
+        "pairwise_reward_loss", backend, device_type=device_type, dtype=dtype, supported=SUPPORTED
+    )
+    if chosen_backend == "triton":
+        from rlsft_kernels.pairwise_reward_loss import triton_kernel
+
+        return triton_kernel.pairwise_reward_loss_fwd(chosen, rejected, margin, center_coef)
     return pairwise_reward_loss_fwd(chosen, rejected, margin, center_coef, statistics_dtype(dtype))
 
 

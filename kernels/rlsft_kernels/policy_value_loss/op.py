@@ -22,7 +22,7 @@ from rlsft_kernels._head import statistics_dtype
 from rlsft_kernels._saved_gradients import scale_saved_gradients
 from rlsft_kernels.policy_value_loss.torch_path import SUMS, LossTerms, policy_value_loss_fwd
 
-SUPPORTED: Supported = {}
+SUPPORTED: Supported = {"triton": {"cuda": ("float32", "bfloat16", "float16")}}
 KL_ESTIMATORS = ("k1", "k2", "k3")
 
 
@@ -195,12 +195,18 @@ def _policy_value_loss_op(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     device_type, dtype = logprobs.device.type, logprobs.dtype
-    choose_backend("policy_value_loss", backend, device_type=device_type, dtype=dtype, supported=SUPPORTED)
+    chosen_backend = choose_backend(
+        "policy_value_loss", backend, device_type=device_type, dtype=dtype, supported=SUPPORTED
+    )
     tokens = {
         "logprobs": logprobs, "old_logprobs": old_logprobs, "advantages": advantages, "values": values,
         "old_values": old_values, "returns": returns, "entropy": entropy, "ref_logprobs": ref_logprobs,
     }  # fmt: skip
     terms = LossTerms(clip_low, clip_high, dual_clip, value_clip, vf_coef, entropy_coef, kl_coef, kl_estimator)
+    if chosen_backend == "triton":
+        from rlsft_kernels.policy_value_loss import triton_kernel
+
+        return triton_kernel.policy_value_loss_fwd(tokens, mask, terms, moments)
     return policy_value_loss_fwd(tokens, mask != 0, terms, moments, statistics_dtype(dtype))
 
 
