@@ -1,8 +1,8 @@
 """Device code that the element-wise Triton kernels share: accurate functions, settings as bits, ordered sums.
 
-Every load is cast to float32 before any arithmetic. A reduction runs in two launches: blocks of `BLOCK` elements, a size
-that depends on nothing but shapes, write one column each of `partials [K, P]`, and one more launch adds the columns in
-order. No atomics, so repeated runs agree bitwise.
+Every load is cast to float32 before any arithmetic. A reduction runs in two launches: blocks of `BLOCK` elements, a
+size that depends on nothing but shapes, write one column each of `partials [K, P]`, and one more launch adds the
+columns in order. No atomics, so repeated runs agree bitwise.
 """
 
 from __future__ import annotations

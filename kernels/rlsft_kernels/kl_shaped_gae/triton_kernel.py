@@ -5,8 +5,8 @@ With `S_t = gamma * V_next + gamma * lam * A_next`, where next is the next unmas
 in parallel. A masked token is the identity. Behind the last token S is `gamma * bootstrap + score`, so a score finds
 the last unmasked token without a search. Lane t of a block scans token t + 1, which leaves `S_t` at token t.
 
-Rows lie padded or flat alike: row b is the tokens `[start_b, end_b)`. Many rows take one program each; few long ones are
-cut into blocks, each summed up as `S_before = decay * S_after + gain` first. Where the cuts fall depends on shapes only.
+Rows lie padded or flat alike: row b is the tokens `[start_b, end_b)`. Many rows take one program each; few long ones
+are cut into blocks, each summed up as `S_before = decay * S_after + gain` first. Cuts depend on shapes only.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def scan_kernel(
         num_steps = tl.where(cut <= last_cut, 1, 0)
         carry, seen = _behind_cut(summaries_ptr, slot, cut, last_cut, num_slots, carry, SEGMENTS)
         last_cut = cut
-    for step in range(0, num_steps):
+    for step in range(num_steps):
         first = start + (last_cut - step) * BLOCK
         decay, gain = _scan_block(
             scores_ptr, logp_ptr, ref_ptr, values_ptr, mask_ptr, first, end, kl_coef, as_float(decay_bits),

@@ -64,7 +64,7 @@ def policy_value_loss_fwd(
         blocks.mask_bytes(mask), blocks.flat(moments), grad_logprobs, grad_values, grad_entropy, partials_KB,
         num_tokens, num_blocks, *map(blocks.float_bits, settings),
         DUAL=terms.dual_clip is not None, VALUE_CLIP=terms.value_clip is not None, KL_KIND=terms.kl_estimator,
-        BLOCK=blocks.BLOCK, num_warps=4,
+        BLOCK=blocks.BLOCK, num_warps=8,
     )  # fmt: skip
     merge_kernel[(1 + len(SUMS),)](
         partials_KB, total, sums, num_blocks, HAS_VALUES=tokens["values"] is not None,
