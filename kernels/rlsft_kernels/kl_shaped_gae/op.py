@@ -25,7 +25,7 @@ from rlsft_kernels.kl_shaped_gae.native import kl_shaped_gae_native
 from rlsft_kernels.kl_shaped_gae.reference import STATS, kl_shaped_gae_reference
 from rlsft_kernels.policy_value_loss.reference import KL_ESTIMATORS
 
-SUPPORTED: Supported = {"native": {"cpu": NATIVE_DTYPES}}
+SUPPORTED: Supported = {"triton": {"cuda": ("float32", "bfloat16", "float16")}, "native": {"cpu": NATIVE_DTYPES}}
 
 
 class GaeOutput(NamedTuple):
@@ -164,6 +164,15 @@ def _kl_shaped_gae_op(
         return kl_shaped_gae_native(
             scores, logprobs, ref_logprobs, values, mask, kl_coef=float(kl_coef), kl_estimator=kl_estimator,
             gamma=gamma, lam=lam, whiten=whiten, bootstrap_values=bootstrap_values, offsets=offsets,
+        )  # fmt: skip
+    if chosen == "triton":
+        from rlsft_kernels.kl_shaped_gae import triton_kernel
+
+        return triton_kernel.kl_shaped_gae_fwd(
+            scores, logprobs, ref_logprobs, values, mask, kl_coef=kl_coef, kl_estimator=kl_estimator, gamma=gamma,
+            lam=lam, whiten=whiten, bootstrap_values=bootstrap_values,
+            longest=None if offsets is None else max(offsets.diff().tolist(), default=0),
+            cu_seqlens=None if offsets is None else offsets.to(values.device),
         )  # fmt: skip
     layout = None if offsets is None else FlatLayout(offsets.to(values.device))
     per_token = [None if x is None else x.to(dtype) for x in (logprobs, ref_logprobs, values)] + [mask != 0]

@@ -25,7 +25,7 @@ from rlsft_kernels.pair_loss.native import pair_loss_native
 from rlsft_kernels.pair_loss.reference import KINDS, STATS
 from rlsft_kernels.pair_loss.torch_path import PairTerms, pair_loss_fwd
 
-SUPPORTED: Supported = {"native": {"cpu": NATIVE_DTYPES}}
+SUPPORTED: Supported = {"triton": {"cuda": ("float32", "bfloat16", "float16")}, "native": {"cpu": NATIVE_DTYPES}}
 
 
 def pair_loss(
@@ -134,6 +134,10 @@ def _pair_loss_op(
     terms = PairTerms(kind, beta, offset, label_smoothing)
     if chosen == "native":
         return pair_loss_native(delta_real, delta_generated, mask, normalizer, terms)
+    if chosen == "triton":
+        from rlsft_kernels.pair_loss import triton_kernel
+
+        return triton_kernel.pair_loss_fwd(delta_real, delta_generated, mask, normalizer, terms)
     keep = None if mask is None else mask != 0
     return pair_loss_fwd(delta_real, delta_generated, keep, normalizer, terms, statistics_dtype(dtype))
 

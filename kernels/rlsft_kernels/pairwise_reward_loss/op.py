@@ -15,7 +15,7 @@ from rlsft_kernels._saved_gradients import scaled_gradients
 from rlsft_kernels.pairwise_reward_loss.native import pairwise_reward_loss_native
 from rlsft_kernels.pairwise_reward_loss.torch_path import STATS, pairwise_reward_loss_fwd
 
-SUPPORTED: Supported = {"native": {"cpu": NATIVE_DTYPES}}
+SUPPORTED: Supported = {"triton": {"cuda": ("float32", "bfloat16", "float16")}, "native": {"cpu": NATIVE_DTYPES}}
 
 
 def pairwise_reward_loss(
@@ -66,6 +66,10 @@ def _pairwise_reward_loss_op(
     runs_on = choose_backend("pairwise_reward_loss", backend, device_type=device_type, dtype=dtype, supported=SUPPORTED)
     if runs_on == "native":
         return pairwise_reward_loss_native(chosen, rejected, margin, center_coef)
+    if runs_on == "triton":
+        from rlsft_kernels.pairwise_reward_loss import triton_kernel
+
+        return triton_kernel.pairwise_reward_loss_fwd(chosen, rejected, margin, center_coef)
     return pairwise_reward_loss_fwd(chosen, rejected, margin, center_coef, statistics_dtype(dtype))
 
 

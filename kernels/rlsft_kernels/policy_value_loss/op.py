@@ -25,7 +25,7 @@ from rlsft_kernels.policy_value_loss.native import policy_value_loss_native
 from rlsft_kernels.policy_value_loss.reference import KL_ESTIMATORS
 from rlsft_kernels.policy_value_loss.torch_path import SUMS, LossTerms, policy_value_loss_fwd
 
-SUPPORTED: Supported = {"native": {"cpu": NATIVE_DTYPES}}
+SUPPORTED: Supported = {"triton": {"cuda": ("float32", "bfloat16", "float16")}, "native": {"cpu": NATIVE_DTYPES}}
 
 
 def policy_value_loss(
@@ -206,6 +206,10 @@ def _policy_value_loss_op(
     terms = LossTerms(clip_low, clip_high, dual_clip, value_clip, vf_coef, entropy_coef, kl_coef, kl_estimator)
     if chosen == "native":
         return policy_value_loss_native(tokens, mask, terms, moments)
+    if chosen == "triton":
+        from rlsft_kernels.policy_value_loss import triton_kernel
+
+        return triton_kernel.policy_value_loss_fwd(tokens, mask, terms, moments)
     return policy_value_loss_fwd(tokens, mask != 0, terms, moments, statistics_dtype(dtype))
 
 
