@@ -53,7 +53,7 @@ def _pair_block(
     if CENTERED:  # otherwise its square must not enter: it overflows for scores that the ranking term still takes
         loss = ranking + center_coef * (center * center)
         push = 2.0 * center_coef * center
-    pairs = tl.cast(num_pairs, tl.float32)
+    pairs = tl.maximum(tl.cast(num_pairs, tl.float32), 1.0)
     store(grad_chosen_ptr, offsets, tl.div_rn(push - pull, pairs), inside, WHOLE)
     store(grad_rejected_ptr, offsets, tl.div_rn(push + pull, pairs), inside, WHOLE)
 
