@@ -25,19 +25,26 @@ def _as_float(bits):
 
 
 @triton.jit
+def _exp(x):
+    """Through exp2, whose instruction flushes subnormal results; tl.exp pays three more instructions to keep them."""
+    return tl.exp2(x * 1.4426950408889634)
+
+
+@triton.jit
 def _expm1(x):
     """`e^x - 1` without cancellation near 0, where exp(x) - 1 has no digits left."""
     series = 1.0 + x * (1 / 9)
     for n in tl.static_range(8, 1, -1):
         series = 1.0 + x * (1.0 / n) * series
-    return tl.where(tl.abs(x) < 0.35, x * series, tl.exp(x) - 1.0)
+    return tl.where(tl.abs(x) < 0.35, x * series, _exp(x) - 1.0)
 
 
 @triton.jit
 def _tanh(x):
     """Within two units in the last place: a polynomial for small x, where the quotient would cancel."""
-    decay = tl.exp(-2.0 * tl.abs(x))
-    large = (1.0 - decay) / (1.0 + decay)
+    decay = _exp(-2.0 * tl.abs(x))
+    root = tl.rsqrt(1.0 + decay)  # squared it is the reciprocal, for half the instructions of a division
+    large = 1.0 - 2.0 * (decay * (root * root))
     s = x * x
     poly = -0.33333318 + s * (0.13332602 + s * (-0.05385386 + s * (0.02107775 - 0.00628247 * s)))
     return tl.where(tl.abs(x) < 0.55, x + x * (s * poly), tl.where(x < 0, -large, large))
@@ -46,11 +53,11 @@ def _tanh(x):
 @triton.jit
 def _factors(row, temperature_ptr, temperature_bits, LOGIT_SCALE: tl.constexpr, SOFTCAP: tl.constexpr):
     """What multiplies a score before the cap, after it, and the gradient by a final logit."""
+    per_temperature = 1.0
     if temperature_ptr is not None:
-        temperature = tl.load(temperature_ptr + row).to(tl.float32)
-    else:
-        temperature = _as_float(temperature_bits)
-    per_temperature = tl.div_rn(1.0, temperature)
+        per_temperature = tl.div_rn(1.0, tl.load(temperature_ptr + row).to(tl.float32))
+    elif temperature_bits is not None:
+        per_temperature = tl.div_rn(1.0, _as_float(temperature_bits))
     chain = per_temperature * LOGIT_SCALE
     if SOFTCAP is not None:
         return LOGIT_SCALE / SOFTCAP, per_temperature * SOFTCAP, chain
@@ -84,24 +91,31 @@ def _final_logits(
 
 @triton.jit
 def _fold_block(
-    logits, columns, num_columns, top, total, shifted, squares, plain, first,
+    logits, start, num_columns, top, total, shifted, squares, plain, first,
     ENTROPY: tl.constexpr, SQUARES: tl.constexpr, MEAN: tl.constexpr, TOP1: tl.constexpr, MASKED: tl.constexpr,
+    ROUNDS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """Adds `[ROUNDS, LANES]` logits to the lanes' running maximum and sums, all shifted by that maximum."""
     new_top = tl.maximum(top, tl.max(logits, axis=0))
-    decay = tl.exp(top - new_top)
+    decay = _exp(top - new_top)
     difference = logits - new_top[None, :]
-    weights = tl.exp(difference)
+    weights = _exp(difference)
     if ENTROPY:
         weighted = weights * tl.maximum(difference, _LOWEST)
         shifted = decay * (shifted + total * tl.maximum(top - new_top, _LOWEST)) + tl.sum(weighted, axis=0)
     if SQUARES:
         squares = decay * decay * squares + tl.sum(weights * weights, axis=0)
     if MEAN:
-        plain += tl.sum(tl.where(columns < num_columns, logits, 0.0) if MASKED else logits, axis=0)
+        if MASKED:
+            columns = start + tl.arange(0, ROUNDS)[:, None] * LANES + tl.arange(0, LANES)[None, :]
+            plain += tl.sum(tl.where(columns < num_columns, logits, 0.0), axis=0)
+        else:
+            plain += tl.sum(logits, axis=0)
     if TOP1:
-        at_top = tl.min(tl.where(logits == new_top[None, :], columns, 2147483647), axis=0)
-        first = tl.where(new_top > top, at_top, first)
+        # without the lane's own offset, which is added once at the end
+        steps = tl.arange(0, ROUNDS)[:, None] * LANES
+        at_top = tl.min(tl.where(logits == new_top[None, :], steps, ROUNDS * LANES), axis=0)
+        first = tl.where(new_top > top, start + at_top, first)
     total = decay * total + tl.sum(weights, axis=0)
     return new_top, total, shifted, squares, plain, first
 
@@ -124,15 +138,16 @@ def _fold_row(
     for start in range(0, whole, ROUNDS * LANES):
         logits, _ = _final_logits(row_ptr, bias_ptr, start + block, num_columns, before, after, SOFTCAP, False)
         top, total, shifted, squares, plain, first = _fold_block(
-            logits, start + block, num_columns, top, total, shifted, squares, plain, first,
-            ENTROPY, SQUARES, MEAN, TOP1, False,
+            logits, start, num_columns, top, total, shifted, squares, plain, first,
+            ENTROPY, SQUARES, MEAN, TOP1, False, ROUNDS, LANES,
         )  # fmt: skip
     for start in range(whole, num_columns, ROUNDS * LANES):
         logits, _ = _final_logits(row_ptr, bias_ptr, start + block, num_columns, before, after, SOFTCAP, True)
         top, total, shifted, squares, plain, first = _fold_block(
-            logits, start + block, num_columns, top, total, shifted, squares, plain, first,
-            ENTROPY, SQUARES, MEAN, TOP1, True,
+            logits, start, num_columns, top, total, shifted, squares, plain, first,
+            ENTROPY, SQUARES, MEAN, TOP1, True, ROUNDS, LANES,
         )  # fmt: skip
+    first += tl.arange(0, LANES)
     return _merge_lanes(top, total, shifted, squares, plain, first, ENTROPY, SQUARES, MEAN, TOP1)
 
 
@@ -142,7 +157,7 @@ def _merge_lanes(
     ENTROPY: tl.constexpr, SQUARES: tl.constexpr, MEAN: tl.constexpr, TOP1: tl.constexpr,
 ):  # fmt: skip
     row_top = tl.max(top, axis=0)
-    decay = tl.exp(top - row_top)
+    decay = _exp(top - row_top)
     row_shifted, row_squares, row_plain, row_first = 0.0, 0.0, 0.0, 0
     if ENTROPY:
         row_shifted = tl.sum(decay * (shifted + total * tl.maximum(top - row_top, _LOWEST)), axis=0)
@@ -163,7 +178,7 @@ def _merge_lanes(
 @triton.jit
 def _decay(top, new_top):
     """`e^(top - new_top)`, 0 where nothing but -inf was seen so far."""
-    return tl.where(top == float("-inf"), 0.0, tl.exp(top - new_top))
+    return tl.where(top == float("-inf"), 0.0, _exp(top - new_top))
 
 
 @triton.jit(do_not_specialize=["column_start", "temperature_bits"])
@@ -213,7 +228,7 @@ def fold_tile_kernel(
         tl.store(sum_logit_ptr + row, plain)
     if TOP1:
         tl.store(argmax_ptr + row, first)
-    target = tl.load(targets_ptr + row) - column_start
+    target = (tl.load(targets_ptr + row) - column_start).to(tl.int32)
     if (target >= 0) & (target < num_columns):
         logit, _ = _final_logits(row_ptr, bias_ptr, target, num_columns, before, after, SOFTCAP, False)
         tl.store(target_logit_ptr + row, logit)
@@ -230,7 +245,7 @@ def _gradient_block(
     slope = h - g
     if ENTROPY:
         slope = slope - e * (tl.maximum(logprobs, _LOWEST) + entropy)
-    grad = tl.where(columns == target, at_target, tl.exp(logprobs) * slope) * chain
+    grad = tl.where(columns == target, at_target, _exp(logprobs) * slope) * chain
     if SOFTCAP is not None:
         grad *= 1.0 - capped * capped
     grad = tl.where(live, grad, 0.0).to(row_ptr.dtype.element_ty)
@@ -246,7 +261,7 @@ def _target_gradient(logprob, entropy, g, e, h, ENTROPY: tl.constexpr):
     slope = h
     if ENTROPY:
         slope = slope - e * (tl.maximum(logprob, _LOWEST) + entropy)
-    return tl.exp(logprob) * slope - g * _expm1(logprob)
+    return _exp(logprob) * slope - g * _expm1(logprob)
 
 
 @triton.jit
@@ -293,109 +308,6 @@ def gradient_tile_kernel(
         h = tl.load(grad_lse_ptr + row)
     _gradient_row(
         tile_ptr + row * row_stride, bias_ptr, num_columns, before, after, chain,
-        tl.load(targets_ptr + row) - column_start, tl.load(row_max_ptr + row), tl.load(log_sum_ptr + row),
+        (tl.load(targets_ptr + row) - column_start).to(tl.int32), tl.load(row_max_ptr + row), tl.load(log_sum_ptr + row),
         tl.load(logprob_ptr + row), entropy, g, e, h, True, SOFTCAP, grad_entropy_ptr is not None, BLOCK,
     )  # fmt: skip
-
-
-@triton.jit
-def _ratio(logprob, old):
-    return tl.exp(tl.minimum(tl.maximum(logprob - old, -_MAX_LOG_RATIO), _MAX_LOG_RATIO))
-
-
-@triton.jit
-def _policy_slope(
-    logprob, row, advantages_ptr, old_ptr, ratio_low, ratio_high, dual_clip, RULE: tl.constexpr, DUAL: tl.constexpr
-):  # fmt: skip
-    """d loss / d logprob of the token, before weight and KL."""
-    if RULE == "nll":
-        return logprob * 0.0 - 1.0
-    if RULE == "dft":
-        return -tl.exp(logprob)
-    advantage = tl.load(advantages_ptr + row).to(tl.float32)
-    if RULE == "reinforce":
-        return -advantage
-    old = tl.load(old_ptr + row).to(tl.float32)
-    ratio = _ratio(logprob, old)
-    bounded = tl.minimum(tl.maximum(ratio, ratio_low), ratio_high)
-    if RULE == "cispo":
-        return -advantage * bounded
-    unclipped, clipped = -advantage * ratio, -advantage * bounded
-    flat = (clipped > unclipped) | (tl.abs(logprob - old) > _MAX_LOG_RATIO)
-    if DUAL:
-        flat = flat | ((advantage < 0) & (tl.maximum(clipped, unclipped) > -advantage * dual_clip))
-    return tl.where(flat, 0.0, unclipped)
-
-
-@triton.jit
-def _kl_slope(logprob, ref, KL: tl.constexpr):
-    """d estimate / d logprob, 0 where a clamp of the estimate holds."""
-    difference = logprob - ref
-    slope = difference * 0.0 + 1.0
-    if KL == "k2":
-        slope = difference
-    if KL == "k3":
-        slope = -_expm1(-difference)
-        slope = tl.where(difference - slope < _MAX_K3, slope, 0.0)
-    return tl.where(tl.abs(difference) > _MAX_LOG_RATIO, 0.0, slope)
-
-
-@triton.jit(
-    do_not_specialize=["temperature_bits", "low_bits", "high_bits", "dual_bits", "kl_bits", "entropy_coef_bits"]
-)
-def loss_tile_kernel(
-    tile_ptr,  # [R, V], overwritten with a gradient
-    targets_ptr,  # [R]
-    bias_ptr,  # [V] or None
-    temperature_ptr, weight_ptr, mask_ptr, advantages_ptr, old_ptr, ref_ptr,  # [R] or None
-    logprob_ptr,  # [R], out
-    entropy_ptr, is_top1_ptr, grad_logprob_ptr, grad_entropy_ptr,  # [R] or None, out
-    num_columns, row_stride, temperature_bits, low_bits, high_bits, dual_bits, kl_bits, entropy_coef_bits,
-    LOGIT_SCALE: tl.constexpr, SOFTCAP: tl.constexpr, RULE: tl.constexpr, DUAL: tl.constexpr, KL: tl.constexpr,
-    BONUS: tl.constexpr, GRADIENT: tl.constexpr, ROUNDS: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
-    """Statistics of a whole row, the token's coefficients, and the row overwritten with its gradient."""
-    row = tl.program_id(0).to(tl.int64)
-    row_ptr = tile_ptr + row * row_stride
-    before, after, chain = _factors(row, temperature_ptr, temperature_bits, LOGIT_SCALE, SOFTCAP)
-    target = tl.load(targets_ptr + row)
-    target_logit, _ = _final_logits(row_ptr, bias_ptr, target, num_columns, before, after, SOFTCAP, False)
-    NEED_ENTROPY: tl.constexpr = BONUS or entropy_ptr is not None
-    top, total, shifted, _, _, first = _fold_row(
-        row_ptr, bias_ptr, num_columns, before, after, SOFTCAP, NEED_ENTROPY, False, False, is_top1_ptr is not None,
-        ROUNDS, LANES,
-    )  # fmt: skip
-    log_sum = tl.log(total)
-    logprob = (target_logit - top) - log_sum
-    entropy = log_sum - shifted / total
-    live = True
-    if mask_ptr is not None:
-        live = tl.load(mask_ptr + row) != 0
-    tl.store(logprob_ptr + row, tl.where(live, logprob, 0.0))
-    if entropy_ptr is not None:
-        tl.store(entropy_ptr + row, tl.where(live, entropy, 0.0))
-    if is_top1_ptr is not None:
-        tl.store(is_top1_ptr + row, live & (first == target))
-    g = _policy_slope(
-        logprob, row, advantages_ptr, old_ptr, _as_float(low_bits), _as_float(high_bits), _as_float(dual_bits),
-        RULE, DUAL,
-    )  # fmt: skip
-    if ref_ptr is not None:
-        g += _as_float(kl_bits) * _kl_slope(logprob, tl.load(ref_ptr + row).to(tl.float32), KL)
-    e = g * 0.0
-    if BONUS:
-        e = -_as_float(entropy_coef_bits)
-    if weight_ptr is not None:
-        weight = tl.load(weight_ptr + row).to(tl.float32)
-        g, e = g * weight, e * weight
-    g, e = tl.where(live, g, 0.0), tl.where(live, e, 0.0)
-    if grad_logprob_ptr is not None:
-        tl.store(grad_logprob_ptr + row, g)
-    if grad_entropy_ptr is not None:
-        tl.store(grad_entropy_ptr + row, e)
-    if GRADIENT:
-        tl.debug_barrier()  # the target was read from the row that is now overwritten
-        _gradient_row(
-            row_ptr, bias_ptr, num_columns, before, after, chain, target, top, log_sum, logprob, entropy, g, e, 0.0,
-            live, SOFTCAP, BONUS, ROUNDS * LANES,
-        )  # fmt: skip
