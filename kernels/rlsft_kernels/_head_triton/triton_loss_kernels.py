@@ -97,13 +97,13 @@ def loss_tile_kernel(
     row = tl.program_id(0).to(tl.int64)
     row_ptr = tile_ptr + row * row_stride
     before, after, chain = _factors(row, temperature_ptr, temperature_bits, LOGIT_SCALE, SOFTCAP)
-    target = tl.load(targets_ptr + row).to(tl.int32)
-    target_logit, _ = _final_logits(row_ptr, bias_ptr, target, num_columns, before, after, SOFTCAP, False)
     NEED_ENTROPY: tl.constexpr = BONUS or entropy_ptr is not None
     top, total, shifted, _, _, first = _fold_row(
         row_ptr, bias_ptr, num_columns, before, after, SOFTCAP, NEED_ENTROPY, False, False, is_top1_ptr is not None,
         ROUNDS, LANES,
     )  # fmt: skip
+    target = tl.load(targets_ptr + row).to(tl.int32)
+    target_logit, _ = _final_logits(row_ptr, bias_ptr, target, num_columns, before, after, SOFTCAP, False)
     log_sum = tl.log(total)
     logprob = (target_logit - top) - log_sum
     entropy = log_sum - shifted / total

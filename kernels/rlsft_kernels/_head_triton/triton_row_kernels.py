@@ -308,6 +308,6 @@ def gradient_tile_kernel(
         h = tl.load(grad_lse_ptr + row)
     _gradient_row(
         tile_ptr + row * row_stride, bias_ptr, num_columns, before, after, chain,
-        (tl.load(targets_ptr + row) - column_start).to(tl.int32), tl.load(row_max_ptr + row), tl.load(log_sum_ptr + row),
-        tl.load(logprob_ptr + row), entropy, g, e, h, True, SOFTCAP, grad_entropy_ptr is not None, BLOCK,
+        (tl.load(targets_ptr + row) - column_start).to(tl.int32),
+        tl.load(row_max_ptr + row), tl.load(log_sum_ptr + row), tl.load(logprob_ptr + row), entropy, g, e, h, True, SOFTCAP, grad_entropy_ptr is not None, BLOCK,
     )  # fmt: skip

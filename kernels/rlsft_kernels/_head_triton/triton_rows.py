@@ -63,7 +63,7 @@ def fold_tile_(
 
     Column 0 initialises the state. Reads the tile once and leaves it as it is. `bias_V` is cut to the tile.
     """
-    rounds, lanes, warps = _shape(tile_RV, _FOLD_TABLE)
+    rounds, lanes, warps = _shape(tile_RV, _FOLD_TABLE, softcap)
     if len(tile_RV) == 0:
         return
     fold_tile_kernel[(len(tile_RV),)](
@@ -100,7 +100,7 @@ def gradient_tile_(
     `g [j = target] + p_j (h - g - e (log p_j + entropy))`. The [R] tensors are float32; an entropy gradient needs
     `entropy_R`.
     """
-    rounds, lanes, warps = _shape(tile_RV, _GRADIENT_TABLE)
+    rounds, lanes, warps = _shape(tile_RV, _GRADIENT_TABLE, softcap)
     if len(tile_RV) == 0:
         return
     gradient_tile_kernel[(len(tile_RV),)](
@@ -150,7 +150,7 @@ def loss_tile_(
     `grad_logprob_R` and `grad_entropy_R` receive d loss / d logprob and d loss / d entropy. Rows outside `mask_R` get
     zeros everywhere, whatever they and their tokens hold.
     """
-    rounds, lanes, warps = _shape(tile_RV, _LOSS_TABLE)
+    rounds, lanes, warps = _shape(tile_RV, _LOSS_TABLE, softcap)
     if len(tile_RV) == 0:
         return
     loss_tile_kernel[(len(tile_RV),)](
@@ -163,10 +163,12 @@ def loss_tile_(
     )  # fmt: skip
 
 
-def _shape(tile_RV: Tensor, table: tuple[tuple[int, int, int], ...]) -> tuple[int, int, int]:
+def _shape(tile_RV: Tensor, table: tuple[tuple[int, int, int], ...], softcap: float | None) -> tuple[int, int, int]:
     """(rounds, lanes, warps) of the kernel for a tile this wide."""
     assert tile_RV.stride(1) == 1 or tile_RV.shape[1] == 1, "the columns of a tile are contiguous"
     warps, rounds = next((warps, rounds) for widest, warps, rounds in table if tile_RV.shape[1] <= widest)
+    if softcap is not None:
+        rounds = max(1, rounds // 2)  # the cap needs registers, which four rounds would spill
     return rounds, _LOAD_BYTES // tile_RV.element_size() * 32 * warps, warps
 
 
