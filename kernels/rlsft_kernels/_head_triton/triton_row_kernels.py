@@ -306,8 +306,9 @@ def gradient_tile_kernel(
         e, entropy = tl.load(grad_entropy_ptr + row), tl.load(entropy_ptr + row)
     if grad_lse_ptr is not None:
         h = tl.load(grad_lse_ptr + row)
+    target = (tl.load(targets_ptr + row) - column_start).to(tl.int32)
+    top, log_sum, logprob = tl.load(row_max_ptr + row), tl.load(log_sum_ptr + row), tl.load(logprob_ptr + row)
     _gradient_row(
-        tile_ptr + row * row_stride, bias_ptr, num_columns, before, after, chain,
-        (tl.load(targets_ptr + row) - column_start).to(tl.int32),
-        tl.load(row_max_ptr + row), tl.load(log_sum_ptr + row), tl.load(logprob_ptr + row), entropy, g, e, h, True, SOFTCAP, grad_entropy_ptr is not None, BLOCK,
+        tile_ptr + row * row_stride, bias_ptr, num_columns, before, after, chain, target, top, log_sum, logprob,
+        entropy, g, e, h, True, SOFTCAP, grad_entropy_ptr is not None, BLOCK,
     )  # fmt: skip

@@ -23,6 +23,7 @@ _FOLD_TABLE = ((2048, 4, 1), (8192, 4, 2), (2**31, 8, 4))
 _GRADIENT_TABLE = ((2048, 4, 1), (8192, 4, 2), (2**31, 8, 2))
 # One row a multiprocessor: what the second pass over the row reads is then still in the L2 cache.
 _LOSS_TABLE = ((2048, 4, 1), (8192, 8, 2), (2**31, 16, 4))
+_WIDE_LOSS_TABLE = ((2048, 4, 1), (8192, 8, 2), (2**31, 16, 2))  # float32
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def loss_tile_(
     `grad_logprob_R` and `grad_entropy_R` receive d loss / d logprob and d loss / d entropy. Rows outside `mask_R` get
     zeros everywhere, whatever they and their tokens hold.
     """
-    rounds, lanes, warps = _shape(tile_RV, _LOSS_TABLE, softcap)
+    rounds, lanes, warps = _shape(tile_RV, _LOSS_TABLE if tile_RV.element_size() == 2 else _WIDE_LOSS_TABLE, softcap)
     if len(tile_RV) == 0:
         return
     loss_tile_kernel[(len(tile_RV),)](
@@ -167,8 +168,8 @@ def _shape(tile_RV: Tensor, table: tuple[tuple[int, int, int], ...], softcap: fl
     """(rounds, lanes, warps) of the kernel for a tile this wide."""
     assert tile_RV.stride(1) == 1 or tile_RV.shape[1] == 1, "the columns of a tile are contiguous"
     warps, rounds = next((warps, rounds) for widest, warps, rounds in table if tile_RV.shape[1] <= widest)
-    if softcap is not None:
-        rounds = max(1, rounds // 2)  # the cap needs registers, which four rounds would spill
+    if softcap is not None or tile_RV.stride(0) % 16:
+        rounds = max(1, rounds // 2)  # a cap and element-wise loads need registers, which four rounds would spill
     return rounds, _LOAD_BYTES // tile_RV.element_size() * 32 * warps, warps
 
 
