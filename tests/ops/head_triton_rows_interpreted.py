@@ -198,9 +198,21 @@ def test_maximum_that_moves_with_every_tile(order: int) -> None:
 
 
 def test_sure_token_keeps_its_digits() -> None:
+    """1 - p of a target that is all but certain, held on its own: among other gradients it would not count."""
     case = rows(3, 1000)
     case.tile[torch.arange(3), case.targets] = 18.0
-    assert_gradient_is_right(case, names=("logprob",))
+    values, state = fold(case)
+    grad = case.tile.clone()
+    gradient_tile_(
+        grad, 0, case.targets, row_max_R=state.row_max, log_sum_R=values["log_sum"], logprob_R=values["logprob"],
+        grad_logprob_R=torch.ones(3),
+    )  # fmt: skip
+    eager, truth = (
+        -statistics(case.logits(case.tile.to(dtype)), case.targets)["logprob"].expm1()
+        for dtype in (torch.float32, torch.float64)
+    )
+    at_target = grad.gather(-1, case.targets[:, None])[:, 0]
+    assert_as_accurate_as_eager(at_target, eager, truth, name="gradient at the target")
 
 
 @pytest.mark.parametrize("edges", [(), (300, 700)], ids=["whole", "tiles"])
