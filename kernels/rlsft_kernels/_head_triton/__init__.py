@@ -1,0 +1,1 @@
+"""Row kernels of the language-model head for GPUs."""
