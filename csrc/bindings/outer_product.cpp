@@ -14,6 +14,7 @@ struct Matrix {
 
 Matrix matrix_of(const py::array_t<std::uint16_t>& x, const char* name) {
   require(x.ndim() == 2, std::string(name) + " must be two-dimensional");
+  if (x.size() == 0) return {x.data(), x.shape(0), x.shape(1), x.shape(1)};  // NumPy's strides then mean nothing
   require(x.shape(1) <= 1 || x.strides(1) == 2, std::string(name) + " must have contiguous rows");
   require(x.shape(0) <= 1 || (x.strides(0) >= 2 * x.shape(1) && x.strides(0) % 2 == 0),
           std::string(name) + " must have rows that do not overlap");
