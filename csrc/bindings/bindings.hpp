@@ -60,5 +60,6 @@ void bind_text_scores(py::module_& m);
 void bind_pagerank(py::module_& m);
 void bind_head(py::module_& m);
 void bind_losses(py::module_& m);
+void bind_outer_product(py::module_& m);
 
 }  // namespace rlsft::bindings

@@ -47,4 +47,5 @@ PYBIND11_MODULE(_C, m) {
   rlsft::bindings::bind_pagerank(m);
   rlsft::bindings::bind_head(m);
   rlsft::bindings::bind_losses(m);
+  rlsft::bindings::bind_outer_product(m);
 }
