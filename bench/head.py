@@ -19,7 +19,7 @@ from rlsft_kernels._backend import backend_calls
 
 Result = dict[str, Tensor]
 SHAPE_LETTERS = ("N", "H", "V")
-QUICK = (48, 16, 101)
+QUICK = (192, 16, 101)
 DEFAULT = [(2048, 576, 49152), (2048, 768, 50257)]
 FULL = [*DEFAULT, (2048, 2048, 32000), (2048, 1024, 151936), (256, 576, 49152), (8192, 576, 49152)]
 TRUTH_ROWS = 256  # of one float64 block

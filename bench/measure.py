@@ -1,6 +1,6 @@
 """Interleaved timing: every provider once, then every provider again, so that a clock that drifts hurts all alike.
 
-The samples are pytest-benchmark's: its timer, its pause of the garbage collector and of tracers, its statistics. Its own
+The samples are pytest-benchmark's: its timer, its pause of garbage collector and tracers, its statistics. Its own
 loop runs one function to the end before the next begins, so the interleaving is ours: one `pedantic` round a sample.
 """
 
@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +28,8 @@ from pytest_benchmark.stats import Stats
 from pytest_benchmark.timers import default_timer
 from pytest_benchmark.utils import NameWrapper
 from threadpoolctl import threadpool_limits
+
+import rlsft_kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORTEST_SAMPLE = 1e-3  # seconds: a shorter call is repeated within a sample, or the pause before it would weigh more
@@ -48,6 +51,18 @@ class Provider:
     @property
     def median_ms(self) -> float:
         return float(_stats_of(self.samples_ms).median) if self.samples_ms else math.nan
+
+
+def our_provider(
+    op: str, run: Callable[[Any], Any], *, threads: int, backend: str = "auto", slow: bool = False
+) -> Provider:
+    """A row of ours: `run` gets the public op; an op that this version lacks keeps its row and says so."""
+    function = getattr(rlsft_kernels, op, None)
+    name = "rlsft" if backend == "auto" else f"rlsft {backend}"
+    missing = None if function else f"this version has no {op}"
+    return Provider(
+        name, lambda: run(partial(function, backend=backend)), threads=threads, slow=slow, unavailable=missing
+    )
 
 
 def time_interleaved(providers: list[Provider], rounds: int, *, seconds_each: float = 8.0) -> None:

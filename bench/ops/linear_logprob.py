@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from inspect import signature
 
 import torch
 
@@ -21,9 +22,9 @@ from bench.head import (
     truth_logprobs,
 )
 from bench.head_peers import LogprobFunction, peer_provider, peers
-from bench.measure import Provider
+from bench.measure import Provider, our_provider
 from bench.request import Request
-from rlsft_kernels import linear_logprob
+from rlsft_kernels import LogprobOutput, linear_logprob
 
 __all__ = ["SHAPE_LETTERS", "cases"]
 
@@ -41,8 +42,11 @@ def head_case(inputs: HeadInputs, dtype: str, threads: int, request: Request, *,
     floor = floor_provider(inputs, dtype, 4 if backward else 1, threads)
     slow = inputs.takes_seconds
     listed = [
-        Provider("rlsft", partial(run, ours("auto")), threads=threads),
-        Provider("rlsft reference", partial(run, ours("reference")), threads=threads, slow=slow),
+        our_provider("linear_logprob", lambda op: run(logprobs_of(op)), threads=threads),
+        our_provider(
+            "linear_logprob", lambda op: run(logprobs_of(op)), threads=threads, backend="reference", slow=slow
+        ),
+        *(kept_logits(inputs, dtype, threads) if backward else ()),
         floor,
         *(peer_provider(peer, partial(run, peer.logprobs), threads, slow=slow) for peer in peers(request)),
     ]
@@ -52,9 +56,22 @@ def head_case(inputs: HeadInputs, dtype: str, threads: int, request: Request, *,
     return HeadCase("linear_logprob", inputs, dtype, note, truth, listed, floor.name)
 
 
-def ours(backend: str) -> LogprobFunction:
-    """The public op."""
-    return lambda hidden, weight, targets: linear_logprob(hidden, weight, targets, backend=backend).logprob  # type: ignore[arg-type]
+def kept_logits(inputs: HeadInputs, dtype: str, threads: int) -> list[Provider]:
+    """The other end of the memory dial: three products for the price of the logits."""
+    N, _, V = inputs.sizes
+    budget = N * V * getattr(torch, dtype).itemsize
+    provider = our_provider(
+        "linear_logprob",
+        lambda op: both_passes(inputs, dtype, logprobs_of(partial(op, memory_budget=budget))),
+        threads=threads,
+    )
+    provider.name = "rlsft, logits kept"
+    return [provider] if "memory_budget" in signature(linear_logprob).parameters else []
+
+
+def logprobs_of(op: Callable[..., LogprobOutput]) -> LogprobFunction:
+    """The one field that everybody has."""
+    return lambda *arguments: op(*arguments).logprob
 
 
 def forward(inputs: HeadInputs, dtype: str, function: LogprobFunction) -> Result:
