@@ -1,8 +1,9 @@
 """Did ours get slower than at a commit? Medians of this run against the rows filed there, or measured again.
 
-Machines drift, so a time is divided by the floor (or the baseline) of its own run before two runs are compared. Rows of
-another kind of machine do not count. Where the commit holds no row for a shape, its op library is built in a worktree and
-the benches of this checkout time it, with the same floor and inputs.
+Machines drift, so a time is divided by the floor and by the baseline of its own run before two runs are compared. It is
+slower only when it is so in both units: a copy of two microseconds and a call of half a millisecond drift apart. Rows
+of another kind of machine do not count. Where the commit holds no row for a shape, its op library is built in a
+worktree and the benches of this checkout time it, with the same floor and inputs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from bench.request import Request
 
 Row = dict[str, Any]
 Key = tuple[str, ...]
+UNITS = ("floor", "baseline")
+Units = dict[str, float]
 
 
 def compare(rows: dict[str, list[Row]], commit: str, request: Request, *, rounds: int | None, threshold: float) -> int:
@@ -38,15 +41,21 @@ def compare(rows: dict[str, list[Row]], commit: str, request: Request, *, rounds
     return 1 if slower else 0
 
 
-def relative(rows: Iterable[Row]) -> dict[Key, float]:
-    """(provider, shape, dtype, threads, job) -> time over the floor of its own run; of several rows the last."""
+def relative(rows: Iterable[Row]) -> dict[Key, Units]:
+    """(provider, shape, dtype, threads, job) -> time over floor and baseline of its own run; the last row counts."""
     found = {}
     for row in rows:
-        unit = row.get("floor_ms") or row.get("baseline_ms")
-        if row["provider"].startswith("rlsft") and row["median_ms"] and unit:
-            key = (row["provider"], row["shape"], row["dtype"], str(row["threads"]), row["note"])
-            found[key] = row["median_ms"] / unit
+        if not row["provider"].startswith("rlsft") or not row["median_ms"]:
+            continue
+        units = {unit: row["median_ms"] / row[f"{unit}_ms"] for unit in UNITS if row.get(f"{unit}_ms")}
+        if units:
+            found[row["provider"], row["shape"], row["dtype"], str(row["threads"]), row["note"]] = units
     return found
+
+
+def change_of(now: Units, before: Units) -> float:
+    """How many times slower, in the unit that is kindest; 1 where the runs share none."""
+    return min((now[unit] / before[unit] for unit in UNITS if unit in now and unit in before), default=1.0)
 
 
 def rows_at(commit: str, op: str) -> list[Row]:
@@ -87,18 +96,18 @@ def arguments(request: Request, rounds: int | None) -> list[str]:
     return found if rounds is None else [*found, "--rounds", str(rounds)]
 
 
-def report(op: str, now: dict[Key, float], before: dict[Key, float], commit: str, threshold: float) -> list[Key]:
+def report(op: str, now: dict[Key, Units], before: dict[Key, Units], commit: str, threshold: float) -> list[Key]:
     """Prints the table; returns the rows that are slower by more than the threshold."""
     slower = []
-    print(f"\n{op} against {commit}, in units of the floor of each run; above {threshold:g} is a regression")
-    for key, ratio in now.items():
+    print(f"\n{op} against {commit}, times as slow as it was; above {threshold:g} is a regression")
+    for key, units in now.items():
         name = f"{key[0]} {key[1]} {key[2]} {key[3]}T, {key[4]}"
         if key not in before:
             print(f"  {'new':>6}  {name}")
             continue
-        change = ratio / before[key]
+        change = change_of(units, before[key])
         worse = change > threshold
-        print(f"  {change:6.2f}  {name}: {before[key]:.2f} -> {ratio:.2f}{'  SLOWER' if worse else ''}")
+        print(f"  {change:6.2f}  {name}{'  SLOWER' if worse else ''}")
         slower += [key] if worse else []
     return slower
 

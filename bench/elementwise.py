@@ -25,6 +25,8 @@ class TokenCase:
     note: str
     truth: Mapping[str, Tensor]  # float64
     providers: list[Provider]
+    bytes_moved: int
+    flops: int = 0
     dtype: str = "float32"
     baseline: str = "eager"
     floor: str = FLOOR
@@ -50,8 +52,8 @@ def prefix_of(truth: Tensor, x: Tensor) -> Tensor:
     return truth[: len(x)] if truth.ndim else truth
 
 
-def copy_floor(bytes_moved: int, threads: int) -> Provider:
+def copy_floor(bytes_moved: int, threads: int, device: str) -> Provider:
     """Half of the bytes read, half of them written, by torch."""
-    source = torch.zeros(max(1, bytes_moved // 8))
+    source = torch.zeros(max(1, bytes_moved // 8), device=device)
     target = torch.empty_like(source)
     return Provider(FLOOR, lambda: target.copy_(source), threads=threads)

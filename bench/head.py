@@ -53,13 +53,13 @@ class HeadInputs:
 
 
 @lru_cache(maxsize=1)
-def head_inputs(N: int, H: int, V: int) -> HeadInputs:
-    """Logits of a spread of about 2, as trained models have them."""
+def head_inputs(N: int, H: int, V: int, device: str = "cpu") -> HeadInputs:
+    """Logits of a spread of about 2, as trained models have them; the same numbers on every device."""
     g = torch.Generator().manual_seed(0)
     hidden = torch.randn(N, H, generator=g).bfloat16().float()
     weight = (torch.randn(V, H, generator=g) * 2 / H**0.5).bfloat16().float()
     targets = torch.randint(0, V, (N,), generator=g)
-    return HeadInputs(hidden, weight, targets, torch.randn(N, generator=g))
+    return HeadInputs(*(x.to(device) for x in (hidden, weight, targets, torch.randn(N, generator=g))))
 
 
 def shapes_of(request: Request) -> list[tuple[int, int, int]]:
@@ -74,7 +74,7 @@ def shapes_of(request: Request) -> list[tuple[int, int, int]]:
 def combinations(request: Request) -> Iterator[tuple[HeadInputs, str, int, Request]]:
     """(inputs, dtype, threads, who takes part): two threads with everybody, one thread with ours, floor and eager."""
     for sizes in shapes_of(request):
-        inputs = head_inputs(*sizes)
+        inputs = head_inputs(*sizes, request.device)
         for dtype in request.dtypes or ("bfloat16", "float32"):
             for threads in request.threads or (2,):
                 yield inputs, dtype, threads, request
@@ -113,7 +113,7 @@ def gemm_floor(inputs: HeadInputs, dtype: str, gemms: int) -> Callable[[], None]
     kind = getattr(torch, dtype)
     N, H, V = inputs.sizes
     hidden, weight = inputs.hidden.to(kind), inputs.weight.to(kind)
-    tile, grad_hidden, grad_weight = (torch.empty(size, dtype=kind) for size in ((N, V), (N, H), (V, H)))
+    tile, grad_hidden, grad_weight = (hidden.new_empty(size) for size in ((N, V), (N, H), (V, H)))
 
     def run() -> None:
         for _ in range(gemms if gemms == 1 else gemms - 2):
@@ -141,6 +141,7 @@ class HeadCase:
     truth: Callable[[], Mapping[str, Tensor]]
     providers: list[Provider]
     floor: str
+    gemms: int  # bare products of the job
     baseline: str = "eager full logits"
     seconds_each: float = 4.0  # four jobs, four cases each, eight providers: minutes in all
 
@@ -148,6 +149,18 @@ class HeadCase:
     def shape(self) -> str:
         N, H, V = self.inputs.sizes
         return f"N={N},H={H},V={V}"
+
+    @property
+    def flops(self) -> int:
+        """Of the bare products."""
+        N, H, V = self.inputs.sizes
+        return 2 * self.gemms * N * H * V
+
+    @property
+    def bytes_moved(self) -> int:
+        """Inputs and results once; the logits need not leave the chip."""
+        N, H, V = self.inputs.sizes
+        return (N * H + V * H) * getattr(torch, self.dtype).itemsize * (2 if self.gemms > 1 else 1)
 
     @cached_property
     def _truth(self) -> Mapping[str, Tensor]:

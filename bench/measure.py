@@ -154,9 +154,9 @@ def device_name() -> str:
     return "-".join(word for word in words if word not in ("r", "tm", "cpu", "processor")) or "cpu"
 
 
-def append_rows(op: str, rows: list[dict[str, Any]]) -> Path:
+def append_rows(op: str, rows: list[dict[str, Any]], device: str | None = None) -> Path:
     """One JSON line a measurement, appended to bench/results/<device>/<op>.jsonl."""
-    path = ROOT / "bench" / "results" / device_name() / f"{op}.jsonl"
+    path = ROOT / "bench" / "results" / (device or device_name()) / f"{op}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)

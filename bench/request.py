@@ -22,6 +22,7 @@ class Request:
     dtypes: tuple[str, ...] = ()
     threads: tuple[int, ...] = ()
     peers: tuple[str, ...] = ()
+    device: str = "cpu"
 
     @property
     def full(self) -> bool:

@@ -29,13 +29,14 @@ def cases(*, request: Request) -> Iterator[TokenCase]:
     """Many answers of ordinary length, and few very long ones; one and two threads."""
     sizes = [(4, 50)] if request.quick else [(64, 2048), (4, 131_072)]
     for B, T in [(request.shape["B"], request.shape["T"])] if request.shape else sizes:
-        tokens = inputs_of(B, T)
+        tokens = tuple(x.to(request.device) for x in inputs_of(B, T))
         advantages, returns, *_ = kl_shaped_gae_reference(*(as_double(x) for x in tokens), **SETTINGS)
         truth = {"advantages": advantages, "returns": returns}
         for threads in request.threads or (1, 2):
-            listed = [*providers(tokens, threads, request), copy_floor(BYTES * B * T, threads)]
+            listed = [*providers(tokens, threads, request), copy_floor(BYTES * B * T, threads, request.device)]
             listed = [provider for provider in listed if request.wants(provider.name)]
-            yield TokenCase("kl_shaped_gae", f"B={B},T={T}", "k1 penalty, whitened", truth, listed, baseline=LOOP)
+            shape, note = f"B={B},T={T}", "k1 penalty, whitened"
+            yield TokenCase("kl_shaped_gae", shape, note, truth, listed, BYTES * B * T, baseline=LOOP)
 
 
 def as_double(x: Tensor) -> Tensor:

@@ -31,7 +31,6 @@ from bench.request import Request
 __all__ = ["SHAPE_LETTERS", "cases"]
 
 LossFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
-TRITON_ONLY = "Triton kernels: no CPU path"
 
 
 def cases(*, request: Request) -> Iterator[HeadCase]:
@@ -54,13 +53,15 @@ def loss_case(inputs: HeadInputs, dtype: str, threads: int, request: Request) ->
     ]
     listed = [provider for provider in listed if request.wants(provider.name)]
     note = "forward and backward, gradients of hidden and weight"
-    return HeadCase("linear_cross_entropy", inputs, dtype, note, partial(truth, inputs), listed, floor.name)
+    return HeadCase("linear_cross_entropy", inputs, dtype, note, partial(truth, inputs), listed, floor.name, 3)
 
 
 def peers(request: Request) -> list[Peer]:
     """Those of the log-probabilities, by the call that each offers for a mean loss."""
     liger = None if find_spec("liger_kernel") else "not installed (requirements/bench-no-deps.txt)"
     trl = None if find_spec("trl") else "not installed (pip install 'rlsft[test]')"
+    cce = None if find_spec("cut_cross_entropy") else "not installed"
+    on_cpu = "Triton kernels: no CPU path" if request.device == "cpu" else None
     core = None if hasattr(F, "linear_cross_entropy") else f"torch {torch.__version__} lacks it (2.13 has it)"
     return [
         Peer(EAGER, eager, "torch"),
@@ -68,7 +69,8 @@ def peers(request: Request) -> list[Peer]:
         Peer("TRL ChunkedLogProbFunction", lambda *x: -trl_logprobs(*x).mean(), "trl", trl),
         Peer("F.linear_cross_entropy", torch_core, "torch", core),
         Peer("Liger chunked logprob (torch)", lambda *x: -liger_logprobs(*x).mean(), "liger-kernel", liger),
-        Peer("Liger fused linear cross-entropy", eager, "liger-kernel", TRITON_ONLY),
+        Peer("Liger fused linear cross-entropy", liger_fused, "liger-kernel", liger or on_cpu),
+        Peer("Apple CCE", apple_cce, "cut-cross-entropy", cce or on_cpu),
     ]
 
 
@@ -82,6 +84,20 @@ def torch_core(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     return F.linear_cross_entropy(hidden, weight, targets, options=torch.nn.LinearCrossEntropyOptions())
 
 
+def liger_fused(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Liger's fused linear cross-entropy."""
+    from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+
+    return liger_fused_linear_cross_entropy(hidden, weight, targets)
+
+
+def apple_cce(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Apple's cut cross-entropy, without the filter that drops small gradients."""
+    from cut_cross_entropy import linear_cross_entropy
+
+    return linear_cross_entropy(hidden, weight, targets, impl="cce_exact")
+
+
 def both_passes(inputs: HeadInputs, dtype: str, function: LossFunction) -> Result:
     """The loss and its gradients."""
     leaves = inputs.leaves(dtype)
@@ -93,7 +109,7 @@ def both_passes(inputs: HeadInputs, dtype: str, function: LossFunction) -> Resul
 @lru_cache(maxsize=1)
 def mean_upstream(inputs: HeadInputs) -> Tensor:
     """[N] gradient of the mean loss by each log-probability."""
-    return torch.full((len(inputs.targets),), -1.0 / len(inputs.targets), dtype=torch.float64)
+    return torch.full_like(inputs.targets, -1.0 / len(inputs.targets), dtype=torch.float64)
 
 
 def truth(inputs: HeadInputs) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def head_case(inputs: HeadInputs, dtype: str, threads: int, request: Request, *,
     truth = partial(gradients if backward else logprobs, inputs)
     note = "forward and backward, gradients of hidden and weight" if backward else "forward"
     listed = [provider for provider in listed if request.wants(provider.name)]
-    return HeadCase("linear_logprob", inputs, dtype, note, truth, listed, floor.name)
+    return HeadCase("linear_logprob", inputs, dtype, note, truth, listed, floor.name, 4 if backward else 1)
 
 
 def kept_logits(inputs: HeadInputs, dtype: str, threads: int) -> list[Provider]:

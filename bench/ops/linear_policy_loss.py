@@ -63,6 +63,7 @@ class PolicyInputs:
 def policy_inputs(head: HeadInputs, job: str) -> PolicyInputs:
     """Ratios far from the edge of the clip range, so that rounding moves no token across it."""
     N = len(head.targets)
+    device = head.targets.device
     sequences = max(1, N // TOKENS_A_SEQUENCE) if N % TOKENS_A_SEQUENCE == 0 else 1
     g = torch.Generator().manual_seed(1)
     advantages = torch.randn(sequences, generator=g)
@@ -71,7 +72,8 @@ def policy_inputs(head: HeadInputs, job: str) -> PolicyInputs:
     tokens = advantages.repeat_interleave(N // sequences)
     shift = (torch.rand(N, generator=g) - 0.5) * 0.1
     clipped = torch.rand(N, generator=g) < 0.3 if job == "ratio" else torch.zeros(N, dtype=torch.bool)
-    shift = torch.where(clipped, 0.5 * tokens.sign(), shift)
+    shift = torch.where(clipped, 0.5 * tokens.sign(), shift).to(device)
+    advantages, tokens, clipped = advantages.to(device), tokens.to(device), clipped.to(device)
     exact = truth_logprobs(head)
     old = (exact - shift).float()
     coefficients = torch.where(clipped, 0, -tokens.double() * (exact - old).exp() / N)
@@ -105,7 +107,9 @@ def policy_case(head: HeadInputs, dtype: str, threads: int, request: Request, jo
     )
     listed = [provider for provider in listed if request.wants(provider.name)]
     truth = partial(truth_of, inputs)
-    return HeadCase("linear_policy_loss", head, dtype, f"forward and backward, {JOBS[job]}", truth, listed, floor.name)
+    return HeadCase(
+        "linear_policy_loss", head, dtype, f"forward and backward, {JOBS[job]}", truth, listed, floor.name, 3
+    )
 
 
 def everybody(inputs: PolicyInputs, dtype: str, threads: int, request: Request) -> list[Provider]:

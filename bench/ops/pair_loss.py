@@ -28,13 +28,14 @@ def cases(*, request: Request) -> Iterator[TokenCase]:
     """Batches of training, and what a scored data set has."""
     sizes = [request.shape["P"]] if request.shape else [64] if request.quick else [64, 4096, 65_536, 1_048_576]
     for P in sizes:
-        real, generated = torch.randn(2, P, generator=torch.Generator().manual_seed(0)) * 5
+        ratios = torch.randn(2, P, generator=torch.Generator().manual_seed(0)) * 5
+        real, generated = ratios.to(request.device)
         truth = gradients(eager, (real.double(), generated.double()))
         for threads in request.threads or (1, 2):
-            listed = [*providers((real, generated), threads, request), copy_floor(BYTES * P, threads)]
+            listed = [*providers((real, generated), threads, request), copy_floor(BYTES * P, threads, request.device)]
             listed = [provider for provider in listed if request.wants(provider.name)]
             note = "logistic, forward and backward"
-            yield TokenCase("pair_loss", f"P={P}", note, truth, listed, seconds_each=1.0)
+            yield TokenCase("pair_loss", f"P={P}", note, truth, listed, BYTES * P, seconds_each=1.0)
 
 
 def providers(pairs: tuple[Tensor, Tensor], threads: int, request: Request) -> list[Provider]:

@@ -29,14 +29,15 @@ def cases(*, request: Request) -> Iterator[TokenCase]:
     """Batches of training, and what a scored data set has."""
     sizes = [request.shape["P"]] if request.shape else [64] if request.quick else [64, 4096, 65_536, 1_048_576]
     for P in sizes:
-        chosen, rejected, margin = torch.randn(3, P, generator=torch.Generator().manual_seed(0))
+        scores = torch.randn(3, P, generator=torch.Generator().manual_seed(0))
+        chosen, rejected, margin = scores.to(request.device)
         pairs = (chosen, rejected, margin.abs())
         truth = gradients(reference, tuple(x.double() for x in pairs))
         for threads in request.threads or (1, 2):
-            listed = [*providers(pairs, threads, request), copy_floor(BYTES * P, threads)]
+            listed = [*providers(pairs, threads, request), copy_floor(BYTES * P, threads, request.device)]
             listed = [provider for provider in listed if request.wants(provider.name)]
             note = "margin and centring, forward and backward"
-            yield TokenCase("pairwise_reward_loss", f"P={P}", note, truth, listed, seconds_each=1.0)
+            yield TokenCase("pairwise_reward_loss", f"P={P}", note, truth, listed, BYTES * P, seconds_each=1.0)
 
 
 def providers(pairs: tuple[Tensor, ...], threads: int, request: Request) -> list[Provider]:

@@ -27,14 +27,14 @@ SETTINGS: dict[str, Any] = {"vf_coef": 0.1, "entropy_coef": 0.01, "kl_coef": 0.0
 def cases(*, request: Request) -> Iterator[TokenCase]:
     """A million tokens; one and two threads."""
     B, T = (request.shape["B"], request.shape["T"]) if request.shape else (4, 50) if request.quick else (1024, 1024)
-    tokens = inputs_of(B, T)
+    tokens = {name: x.to(request.device) for name, x in inputs_of(B, T).items()}
     exact = {name: x.double() if x.is_floating_point() else x for name, x in tokens.items()}
     truth = gradients(reference, exact)
     for threads in request.threads or (1, 2):
-        listed = [*providers(tokens, threads, request), copy_floor(BYTES * B * T, threads)]
+        listed = [*providers(tokens, threads, request), copy_floor(BYTES * B * T, threads, request.device)]
         listed = [provider for provider in listed if request.wants(provider.name)]
         note = "policy, clipped value, entropy and k3, forward and backward"
-        yield TokenCase("policy_value_loss", f"B={B},T={T}", note, truth, listed)
+        yield TokenCase("policy_value_loss", f"B={B},T={T}", note, truth, listed, BYTES * B * T)
 
 
 def inputs_of(B: int, T: int) -> dict[str, Tensor]:

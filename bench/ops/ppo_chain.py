@@ -71,10 +71,12 @@ def chain_inputs(head: HeadInputs) -> ChainInputs:
     rows = max(1, N // TOKENS_A_SEQUENCE) if N % TOKENS_A_SEQUENCE == 0 else 1
     g = torch.Generator().manual_seed(2)
     noise = torch.randn(head.hidden.shape, generator=g)
-    ref_hidden = (head.hidden + 0.05 * noise).bfloat16().float()
+    device = head.targets.device
+    ref_hidden = (head.hidden + 0.05 * noise.to(device)).bfloat16().float()
     lengths = torch.randint(N // rows // 2, N // rows + 1, (rows, 1), generator=g)
     mask = torch.arange(N // rows) < lengths
-    return ChainInputs(head, ref_hidden, torch.randn(rows, generator=g), torch.randn(mask.shape, generator=g), mask)
+    scores, values = torch.randn(rows, generator=g), torch.randn(mask.shape, generator=g)
+    return ChainInputs(head, ref_hidden, scores.to(device), values.to(device), mask.to(device))
 
 
 def cases(*, request: Request) -> Iterator[HeadCase]:
@@ -100,7 +102,7 @@ def chain_case(head: HeadInputs, dtype: str, threads: int, request: Request) -> 
     ]
     listed = [provider for provider in listed if request.wants(provider.name)]
     return ChainCase(
-        "ppo_chain", head, dtype, "forward and backward", partial(truth_of, inputs), listed, floor.name
+        "ppo_chain", head, dtype, "forward and backward", partial(truth_of, inputs), listed, floor.name, 5
     )  # fmt: skip
 
 
