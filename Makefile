@@ -66,6 +66,7 @@ format: $(STAMPS)/dev
 
 bench: $(STAMPS)/dev $(STAMPS)/bench native-check
 	$(PY) -m bench.run $(OP)
+	$(if $(filter all,$(OP)),$(PY) -m bench.memory)
 
 mutants: $(STAMPS)/dev native-check
 	$(PY) scripts/mutants.py $(if $(filter-out all,$(OP)),--op $(OP))

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.head import DEFAULT, HeadInputs
 from bench.measure import Provider
 from bench.request import Request
 
@@ -58,18 +59,25 @@ def liger_logprobs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     return Chunked.apply(hidden, weight, targets, None, 1.0, 4096)
 
 
-def peers(request: Request) -> list[Peer]:
+def peers(request: Request, inputs: HeadInputs) -> list[Peer]:
     """All of them; what is not installed or cannot run here says so in its row."""
     liger = None if find_spec("liger_kernel") else "not installed (requirements/bench-no-deps.txt)"
     trl = None if find_spec("trl") else "not installed (pip install 'rlsft[test]')"
-    core = None if hasattr(F, "linear_cross_entropy") else f"torch {torch.__version__} lacks it (2.13 has it)"
     return [
         Peer(EAGER, eager_logprobs, "torch"),
         Peer(COMPILED, compiled(eager_logprobs), "torch", left_out(request)),
         Peer("TRL ChunkedLogProbFunction", trl_logprobs, "trl", trl),
-        Peer("F.linear_cross_entropy none", torch_core_logprobs, "torch", core),
+        Peer("F.linear_cross_entropy none", torch_core_logprobs, "torch", core_unavailable(request, inputs)),
         Peer("Liger chunked logprob (torch)", liger_logprobs, "liger-kernel", liger),
     ]
+
+
+def core_unavailable(request: Request, inputs: HeadInputs) -> str | None:
+    """torch core's op takes twenty seconds a call on a CPU: one default shape shows that."""
+    if not hasattr(F, "linear_cross_entropy"):
+        return f"torch {torch.__version__} lacks it (2.13 has it)"
+    heavy = inputs.takes_seconds and not request.full and not request.shape and inputs.sizes != DEFAULT[0]
+    return "20 s a call: FULL=1 times it at this shape too" if heavy else None
 
 
 def left_out(request: Request) -> str | None:

@@ -24,7 +24,17 @@ from bench.head import (
     truth_gradients,
     truth_logprobs,
 )
-from bench.head_peers import COMPILED, EAGER, Peer, compiled, left_out, liger_logprobs, peer_provider, trl_logprobs
+from bench.head_peers import (
+    COMPILED,
+    EAGER,
+    Peer,
+    compiled,
+    core_unavailable,
+    left_out,
+    liger_logprobs,
+    peer_provider,
+    trl_logprobs,
+)
 from bench.measure import our_provider
 from bench.request import Request
 
@@ -49,20 +59,20 @@ def loss_case(inputs: HeadInputs, dtype: str, threads: int, request: Request) ->
         ours(),
         ours(backend="reference", slow=slow),
         floor,
-        *(peer_provider(peer, partial(run, peer.logprobs), threads, slow=slow) for peer in peers(request)),
+        *(peer_provider(peer, partial(run, peer.logprobs), threads, slow=slow) for peer in peers(request, inputs)),
     ]
     listed = [provider for provider in listed if request.wants(provider.name)]
     note = "forward and backward, gradients of hidden and weight"
     return HeadCase("linear_cross_entropy", inputs, dtype, note, partial(truth, inputs), listed, floor.name, 3)
 
 
-def peers(request: Request) -> list[Peer]:
+def peers(request: Request, inputs: HeadInputs) -> list[Peer]:
     """Those of the log-probabilities, by the call that each offers for a mean loss."""
     liger = None if find_spec("liger_kernel") else "not installed (requirements/bench-no-deps.txt)"
     trl = None if find_spec("trl") else "not installed (pip install 'rlsft[test]')"
     cce = None if find_spec("cut_cross_entropy") else "not installed"
     on_cpu = "Triton kernels: no CPU path" if request.device == "cpu" else None
-    core = None if hasattr(F, "linear_cross_entropy") else f"torch {torch.__version__} lacks it (2.13 has it)"
+    core = core_unavailable(request, inputs)
     return [
         Peer(EAGER, eager, "torch"),
         Peer(COMPILED, compiled(eager), "torch", left_out(request)),

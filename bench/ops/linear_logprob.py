@@ -48,7 +48,7 @@ def head_case(inputs: HeadInputs, dtype: str, threads: int, request: Request, *,
         ),
         *(kept_logits(inputs, dtype, threads) if backward else ()),
         floor,
-        *(peer_provider(peer, partial(run, peer.logprobs), threads, slow=slow) for peer in peers(request)),
+        *(peer_provider(peer, partial(run, peer.logprobs), threads, slow=slow) for peer in peers(request, inputs)),
     ]
     truth = partial(gradients if backward else logprobs, inputs)
     note = "forward and backward, gradients of hidden and weight" if backward else "forward"
