@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check format bench sanitize fuzz clean distclean native-check
+.PHONY: help setup demo test check format bench gpu mutants sanitize fuzz clean distclean native-check
 
 VENV   ?= .venv
 PYTHON ?= python3
@@ -38,6 +38,8 @@ help:
 	@echo "make setup     the environment with everything above in it                        (DEVICE=cpu|cuda)"
 	@echo "make check     ruff, type checker, architecture test: the quick ones"
 	@echo "make bench     measure against the peers, append rows to bench/results            (OP=textrank|isodata|pagerank|...|all)"
+	@echo "make mutants   plant the bugs of tests/mutants one by one; each must turn a test red    (OP=linear_logprob|...|all)"
+	@echo "make gpu       on a machine with a GPU: check and time every op there, then the demo on CUDA"
 	@echo "make sanitize  the C++ core under ASan, UBSan and TSan, for every instruction set"
 	@echo "make fuzz      coverage-guided fuzzing of every C++ entry point (needs clang)      (RUNS=$(RUNS)|60s ENTRY=isodata)"
 	@echo "make format    ruff format and the fixes it is sure of"
@@ -64,6 +66,16 @@ format: $(STAMPS)/dev
 
 bench: $(STAMPS)/dev $(STAMPS)/bench native-check
 	$(PY) -m bench.run $(OP)
+	$(if $(filter all,$(OP)),$(PY) -m bench.memory)
+
+mutants: $(STAMPS)/dev native-check
+	$(PY) scripts/mutants.py $(if $(filter-out all,$(OP)),--op $(OP))
+
+# The environment of DEVICE=cuda: the suite would otherwise find a CPU build of torch and stop there.
+gpu:
+	$(MAKE) DEVICE=cuda setup $(STAMPS)/bench
+	$(PY) -m bench.gpu_suite
+	$(MAKE) DEVICE=cuda demo
 
 sanitize:
 	bash scripts/sanitize.sh full
@@ -106,9 +118,10 @@ $(STAMPS)/dev: $(STAMPS)/base $(STAMPS)/native
 	touch $@
 
 # A peer that cannot be installed here is left out: its bench says so.
-$(STAMPS)/bench: requirements/bench.txt $(STAMPS)/dev
+$(STAMPS)/bench: requirements/bench.txt requirements/bench-no-deps.txt $(STAMPS)/dev
 	@echo "Installing the peers that the benches time beside our own code ..."
 	$(PIP) $(CONSTRAINTS) -r requirements/bench.txt || echo "bench: not all peers could be installed"
+	$(PIP) --no-deps -r requirements/bench-no-deps.txt || echo "bench: not all peers could be installed"
 	touch $@
 
 $(STAMPS)/demo: requirements/demo.txt $(STAMPS)/base $(STAMPS)/native

@@ -85,16 +85,26 @@ def _resolve(op: str, requested: str, device_type: str, name: str, supported: Su
 
 
 def _choose_auto(op: str, device_type: str, name: str, supported: Supported) -> tuple[str, str]:
-    missing = "the op has no faster backend for this device and dtype"
+    chosen, why, missing = explain_auto(device_type, name, supported)
+    if missing is not None:
+        _warn_once(
+            f"{op} runs on its slower reference because {missing} is not available: {backend_status(missing)[1]}"
+        )
+    return chosen, f"auto: {why}"
+
+
+def explain_auto(device_type: str, name: str, supported: Supported) -> tuple[str, str, str | None]:
+    """(backend that "auto" takes, why, the backend that the op has for this input but this installation lacks)."""
+    missing = None
     for candidate in ("triton", "native"):
         if name not in supported.get(candidate, {}).get(device_type, ()):
             continue
-        available, reason = backend_status(candidate)
-        if available:
-            return candidate, f"auto: the fastest for {device_type}"
-        missing = f"{candidate} is missing: {reason}"
-        _warn_once(f"{op} runs on its slower reference because {candidate} is not available: {reason}")
-    return "reference", f"auto: {missing}"
+        if backend_status(candidate)[0]:
+            return candidate, f"the fastest for {device_type}", None
+        missing = candidate
+    if missing is None:
+        return "reference", "the op has no faster backend for this device and dtype", None
+    return "reference", f"{missing} is missing: {backend_status(missing)[1]}", missing
 
 
 def _require_usable(op: str, requested: str, device_type: str, name: str, supported: Supported) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+import rlsft_kernels
 from rlsft.artifacts import read_jsonl, write_jsonl
 from rlsft.cli.main import COMMANDS, main
+from rlsft_kernels._backend import backend_calls
 from tests.support.models import tiny_model, tiny_tokenizer
 
 
@@ -104,6 +109,57 @@ def test_doctor_says_what_runs_and_why(capsys: pytest.CaptureFixture[str]) -> No
     out = capsys.readouterr().out
     assert "native" in out
     assert "extra train" in out
+    table = out[out.index("cpu float32") :].splitlines()
+    ops = {line.split()[0] for line in table[1:] if line.strip()}
+    functions = {name for name in rlsft_kernels.__all__ if inspect.isfunction(getattr(rlsft_kernels, name))}
+    assert ops == functions, "each public op has one line"
+
+
+def test_doctor_names_the_backend_that_auto_really_takes() -> None:
+    from rlsft.cli.doctor_command import auto_backend, supported_backends
+
+    tables = supported_backends()
+    x = torch.randn(5, 3)
+    calls: dict[str, Callable[[], object]] = {
+        "pairwise_reward_loss": lambda: rlsft_kernels.pairwise_reward_loss(x[:, 0], x[:, 1]),
+        "textrank": lambda: rlsft_kernels.textrank(embeddings=x),
+        "isodata": lambda: rlsft_kernels.isodata(x, n_clusters=2),
+        "pagerank": lambda: rlsft_kernels.pagerank(x.abs().T @ x.abs()),
+        "linear_logprob": lambda: rlsft_kernels.linear_logprob(x, x, torch.zeros(5, dtype=torch.int64)),
+    }
+    for op, call in calls.items():
+        before = backend_calls()
+        call()
+        ran = {
+            backend for (name, backend), n in backend_calls().items() if name == op and n > before.get((op, backend), 0)
+        }
+        assert ran == {auto_backend("cpu", "float32", tables[op])[0]}, op
+
+
+def test_doctor_says_why_a_backend_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlsft.cli.doctor_command import auto_backend
+
+    monkeypatch.setattr("rlsft_kernels._backend.native_status", lambda: (False, "no compiler"))
+    supported = {"native": {"cpu": ("float32",)}}
+    assert auto_backend("cpu", "float32", supported) == ("reference", "native is missing: no compiler")
+    assert auto_backend("cpu", "bfloat16", supported)[1] == "the op has no faster backend for this device and dtype"
+    assert auto_backend("cpu", "bfloat16", {"native": {"cpu": ("float32", "float64")}})[0] == "-"
+
+
+def test_bench_outside_a_checkout_says_where_it_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rlsft.cli.doctor_command.__file__", str(tmp_path / "a" / "b" / "doctor_command.py"))
+    assert main(["bench", "pairwise_reward_loss"]) == 2
+    assert "rlsft bench runs in a checkout of the project" in capsys.readouterr().err
+
+
+def test_bench_passes_its_options_on_and_returns_their_verdict(capfd: pytest.CaptureFixture[str]) -> None:
+    fast = ["--quick", "--skip-tests", "--rounds", "1", "--threads", "1", "--shape", "P=7"]
+    assert main(["bench", "pairwise_reward_loss", *fast]) == 0
+    assert "pairwise_reward_loss P=7 float32" in capfd.readouterr().out
+    assert main(["bench", "pairwise_reward_loss", "--shape", "Q=7"]) == 2
+    assert "--shape of pairwise_reward_loss wants P=..." in capfd.readouterr().err
 
 
 def test_sft_then_generate_then_export(
