@@ -1,4 +1,4 @@
-"""The cases that test_head_triton_rows.py runs under TRITON_INTERPRET=1, each against float64."""
+"""The cases that test_head_rows.py runs under TRITON_INTERPRET=1, each against float64."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlsft_kernels._head_triton import triton_rows
-from rlsft_kernels._head_triton.triton_rows import FoldState, fold_tile_, gradient_tile_, loss_tile_
+from rlsft_kernels._head import triton_launch
+from rlsft_kernels._head.triton_launch import FoldState, fold_tile_, gradient_tile_, loss_tile_
 from rlsft_kernels.policy_value_loss.reference import kl_estimate
 from tests.support.closeness import assert_as_accurate_as_eager
 
@@ -155,8 +155,8 @@ def assert_gradient_is_right(
 @pytest.mark.parametrize("small_blocks", [False, True], ids=["table", "small-blocks"])
 def test_every_width(V: int, small_blocks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if small_blocks:
-        monkeypatch.setattr(triton_rows, "_FOLD_TABLE", SMALL_BLOCKS)
-        monkeypatch.setattr(triton_rows, "_GRADIENT_TABLE", SMALL_BLOCKS)
+        monkeypatch.setattr(triton_launch, "_FOLD_TABLE", SMALL_BLOCKS)
+        monkeypatch.setattr(triton_launch, "_GRADIENT_TABLE", SMALL_BLOCKS)
     assert_fold_is_right(rows(3, V))
     assert_gradient_is_right(rows(3, V))
 
@@ -261,7 +261,7 @@ def test_nan_is_not_swallowed(column: int) -> None:
 
 @pytest.mark.parametrize("edges", [(), (5,), (600,), (5, 600, 700)], ids=str)
 def test_first_of_equal_maxima(edges: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_rows, "_FOLD_TABLE", SMALL_BLOCKS)
+    monkeypatch.setattr(triton_launch, "_FOLD_TABLE", SMALL_BLOCKS)
     case = rows(3, 1000)
     case.tile[0, [10, 600, 999]] = 50.0
     case.tile[1, [4, 5]] = 50.0
@@ -397,7 +397,7 @@ def test_token_losses(rule: str, options: dict[str, Any], settings: Settings) ->
 
 @pytest.mark.parametrize("V", [1, 31, 1024, 1025])
 def test_token_loss_of_every_width(V: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_rows, "_WIDE_LOSS_TABLE", SMALL_BLOCKS)
+    monkeypatch.setattr(triton_launch, "_WIDE_LOSS_TABLE", SMALL_BLOCKS)
     case = rows(3, V)
     tokens = {"weight": torch.ones(3)}
     grads = [loss_gradient(case, "nll", tokens, {}, dtype) for dtype in (torch.float32, torch.float64)]

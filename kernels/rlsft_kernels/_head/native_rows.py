@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlsft_kernels._head.head import Head
 from rlsft_kernels._head.rows import FoldState, RowGradients
+from rlsft_kernels._outer_product import accumulate_weight_gradient, adds_in_float32
 
 DTYPES = ("float32", "bfloat16")
 
@@ -46,6 +47,16 @@ def gradient_(
         _dense(g.row_max), _dense(g.log_sum), _dense(g.logprob), _numpy(g.entropy), _numpy(g.by_logprob),
         _numpy(g.by_entropy), _numpy(g.by_lse), _numpy(order), _bits(out), torch.get_num_threads(),
     )  # fmt: skip
+
+
+def accumulate_(total_VH: Tensor, grad_tile_RV: Tensor, hidden_RH: Tensor, *, first: bool) -> None:
+    """See `RowKernels.accumulate_`."""
+    accumulate_weight_gradient(total_VH, grad_tile_RV, hidden_RH, first=first, native=True)
+
+
+def accumulates(dtype: torch.dtype) -> bool:
+    """See `RowKernels.accumulates`."""
+    return adds_in_float32(dtype, native=True)
 
 
 def _bits(tile_RC: Tensor) -> np.ndarray[Any, Any]:

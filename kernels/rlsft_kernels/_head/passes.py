@@ -114,12 +114,12 @@ def gradients_by_columns(
     """
     live = tokens if live_A is None else tokens.select(live_A)
     live_gradients = gradients if live_A is None else gradients.of(live_A)
-    out = ColumnGradients(head, len(live), needs, weight_dtype)
+    out = ColumnGradients(head, kernels, len(live), needs, weight_dtype)
     device = head.weights[0].device
     tiling = tiles_of(len(live), head.num_columns, head.dtype, device, tile_bytes, "gradient")
     buffer = head.weights[0].new_empty(tiling.rows * tiling.columns)
     for columns, block_LC in _column_blocks(head, len(tokens), tiling, kept, tile_bytes) if len(live) else ():
-        out.begin(columns, whole=tiling.rows >= len(live))
+        out.begin(columns, one_tile=tiling.rows >= len(live))
         for rows in tiling.row_blocks():
             tile_RC, hiddens = _view(buffer, rows, columns), live.hiddens_of(rows)
             if block_LC is None:
@@ -131,7 +131,7 @@ def gradients_by_columns(
                 kernels.gradient_(head, block_LC, columns, gradients, live_A[rows], tile_RC)
             out.add(rows, columns, hiddens, tile_RC)
         out.end(columns)
-    return out.finished()
+    return out.finished(is_empty=len(live) == 0)
 
 
 def gradients_in_forward(
@@ -150,7 +150,7 @@ def gradients_in_forward(
     Each tile of whole rows is folded, its rows get their coefficients, and it is overwritten with its own gradient
     while it is at hand. Rows without a coefficient are left out of the two products that follow.
     """
-    out = RowGradientSums(head, len(tokens), needs, weight_dtype)
+    out = RowGradientSums(head, kernels, len(tokens), needs, weight_dtype)
     tiling = rows_of(len(tokens), head.num_columns, head.dtype, tile_bytes)
     all_columns = slice(0, head.num_columns)
     buffer = head.weights[0].new_empty(tiling.rows * head.num_columns)

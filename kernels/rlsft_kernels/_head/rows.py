@@ -114,3 +114,11 @@ class RowKernels(Protocol):
 
         `out` may be the tile, if every order[i] is i or at least len(out).
         """
+
+    @staticmethod
+    def accumulate_(total_VH: Tensor, grad_tile_RV: Tensor, hidden_RH: Tensor, *, first: bool) -> None:
+        """`total += grad_tile.T @ hidden`, or `total = ...` for the first tile, whatever `total` held."""
+
+    @staticmethod
+    def accumulates(dtype: torch.dtype) -> bool:
+        """Whether a product of this dtype adds into float32 by itself, without a second pass over the sum."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rlsft_kernels._head.head import Head, statistics_dtype
 from rlsft_kernels._head.rows import FoldState, RowGradients
+from rlsft_kernels._outer_product import accumulate_weight_gradient, adds_in_float32
 
 _CPU_BLOCK_BYTES = 2**20  # 0.045 ms a row at 1 MiB, 0.15 at 48 MiB (V=49152, one CPU thread)
 # exp() of anything below this is 0 in float64 too, and 0 * LOWEST is 0 where 0 * -inf would be NaN
@@ -36,6 +37,16 @@ def gradient_(
     for part in _blocks(out):
         rows = part if order is None else order[part]
         out[part] = _gradient_block(head, tile_RC[rows], columns, gradients.of(rows))
+
+
+def accumulate_(total_VH: Tensor, grad_tile_RV: Tensor, hidden_RH: Tensor, *, first: bool) -> None:
+    """See `RowKernels.accumulate_`."""
+    accumulate_weight_gradient(total_VH, grad_tile_RV, hidden_RH, first=first, native=False)
+
+
+def accumulates(dtype: torch.dtype) -> bool:
+    """See `RowKernels.accumulates`."""
+    return adds_in_float32(dtype, native=False)
 
 
 def _blocks(tile_RC: Tensor) -> Iterator[slice]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rlsft_kernels._head_triton.triton_row_kernels import (
+from rlsft_kernels._head.triton_row_kernels import (
     _as_float,
     _exp,
     _expm1,

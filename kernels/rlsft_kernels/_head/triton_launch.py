@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlsft_kernels._head_triton.triton_loss_kernels import loss_tile_kernel
-from rlsft_kernels._head_triton.triton_row_kernels import fold_tile_kernel, gradient_tile_kernel
+from rlsft_kernels._head.triton_loss_kernels import loss_tile_kernel
+from rlsft_kernels._head.triton_row_kernels import fold_tile_kernel, gradient_tile_kernel
 
 RULES = ("nll", "dft", "reinforce", "ppo", "cispo")
 KL_ESTIMATORS = ("k1", "k2", "k3")

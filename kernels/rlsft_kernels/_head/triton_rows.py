@@ -1,0 +1,72 @@
+"""Row kernels in Triton, for tiles on a GPU; `triton_launch.py` has the launchers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rlsft_kernels._head.head import Head
+from rlsft_kernels._head.rows import FoldState, RowGradients
+from rlsft_kernels._head.triton_launch import FoldState as TileState
+from rlsft_kernels._head.triton_launch import fold_tile_, gradient_tile_
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What a GPU adds fast."""
+    return torch.float32
+
+
+def fold_(
+    head: Head, tile_RC: Tensor, columns: slice, targets_R: Tensor, temperature: float | Tensor, state: FoldState
+) -> None:
+    """See `RowKernels.fold_`."""
+
+    def wanted(x: Tensor | None) -> Tensor:
+        return state.row_max if x is None else x  # left alone by the kernel
+
+    fold_tile_(
+        tile_RC, columns.start, targets_R, bias_V=head.bias_of(columns), temperature=temperature,
+        logit_scale=head.logit_scale, softcap=head.softcap,
+        state=TileState(
+            state.row_max, state.sum_exp, wanted(state.sum_exp_shifted), wanted(state.sum_exp_sq),
+            wanted(state.sum_logit), state.target_logit,
+            targets_R if state.first_largest is None else state.first_largest,
+        ),
+        want_entropy=state.sum_exp_shifted is not None, want_squares=state.sum_exp_sq is not None,
+        want_mean=state.sum_logit is not None, want_top1=state.first_largest is not None,
+    )  # fmt: skip
+
+
+def gradient_(
+    head: Head, tile_RC: Tensor, columns: slice, gradients: RowGradients, order: Tensor | None, out: Tensor
+) -> None:
+    """See `RowKernels.gradient_`."""
+    g = gradients if order is None else gradients.of(order)
+    if out.data_ptr() != tile_RC.data_ptr() or order is not None:
+        out.copy_(tile_RC if order is None else tile_RC[order])  # the kernel works in place
+    gradient_tile_(
+        out, columns.start, g.targets, row_max_R=g.row_max, log_sum_R=g.log_sum, logprob_R=g.logprob,
+        entropy_R=g.entropy, grad_logprob_R=g.by_logprob, grad_entropy_R=g.by_entropy, grad_lse_R=g.by_lse,
+        bias_V=head.bias_of(columns), temperature=g.temperature, logit_scale=head.logit_scale, softcap=head.softcap,
+    )  # fmt: skip
+
+
+def accumulate_(total_VH: Tensor, grad_tile_RV: Tensor, hidden_RH: Tensor, *, first: bool) -> None:
+    """See `RowKernels.accumulate_`: a GPU's product of half-precision factors adds into float32."""
+    if total_VH.dtype == grad_tile_RV.dtype:
+        total_VH.addmm_(grad_tile_RV.t(), hidden_RH, beta=0 if first else 1)
+    elif grad_tile_RV.is_cuda:
+        factors = (grad_tile_RV.t(), hidden_RH)
+        if first:
+            torch.mm(*factors, out_dtype=torch.float32, out=total_VH)
+        else:
+            torch.addmm(total_VH, *factors, out_dtype=torch.float32, out=total_VH)
+    elif first:  # the interpreter
+        total_VH.copy_(grad_tile_RV.t() @ hidden_RH)
+    else:
+        total_VH += grad_tile_RV.t() @ hidden_RH
+
+
+def accumulates(dtype: torch.dtype) -> bool:
+    """See `RowKernels.accumulates`."""
+    return True

@@ -1,1 +1,0 @@
-"""Row kernels of the language-model head for GPUs."""
