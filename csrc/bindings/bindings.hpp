@@ -14,6 +14,8 @@
 #include <utility>
 #include <vector>
 
+#include "rlsft/textrank.hpp"
+
 namespace rlsft::bindings {
 
 namespace py = pybind11;
@@ -52,11 +54,18 @@ std::int64_t count_groups(const Offsets& offsets, std::int64_t rows);
 // Entries of one m x m block for each group.
 std::int64_t count_block_entries(const Offsets& offsets);
 
+// Checked codes of form and method (ranking.cpp).
+RankOptions rank_options(double damping, double tol, std::int64_t max_iter, int form, int method);
+
 // One function a file: adds that topic's functions to the module.
 void bind_ranking(py::module_& m);
 void bind_isodata(py::module_& m);
 void bind_text(py::module_& m);
 void bind_text_scores(py::module_& m);
 void bind_pagerank(py::module_& m);
+void bind_cuda(py::module_& m);
+
+// "built with CUDA 13.0 (sm_80, 90)", or "left out: " and why.
+std::string cuda_facts();
 
 }  // namespace rlsft::bindings

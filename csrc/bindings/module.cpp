@@ -28,6 +28,7 @@ py::dict build_info() {
   py::dict info;
   info["compiler"] = RLSFT_COMPILER;
   info["flags"] = RLSFT_FLAGS;
+  info["cuda"] = cuda_facts();
   return info;
 }
 
@@ -43,4 +44,5 @@ PYBIND11_MODULE(_C, m) {
   rlsft::bindings::bind_text(m);
   rlsft::bindings::bind_text_scores(m);
   rlsft::bindings::bind_pagerank(m);
+  rlsft::bindings::bind_cuda(m);
 }

@@ -23,6 +23,30 @@ def bleu_scores(
 ) -> None: ...
 def build_info() -> dict[str, str]: ...
 def cpu_isa() -> str: ...
+def cuda_textrank(  # addresses are those of device arrays; 0 is null
+    *,
+    is_double: bool,
+    values: int,  # [M, d] rows; [sum of m^2] weights when d is 0
+    d: int,
+    offsets: int,  # [G + 1]
+    block_offsets: int,  # [G + 1]
+    groups: int,
+    largest: int,  # rows of the largest group
+    edge: int,
+    teleport: int,  # [M] float64, or 0
+    start: int,  # [M] float64, or 0
+    damping: float,
+    tol: float,
+    max_iter: int,
+    form: int,
+    method: int,
+    edges: int,  # [sum of m^2], scratch for groups of more than 64 rows
+    matrix: int,  # [sum of m^2] float64, scratch for form 1
+    scores: int,  # [M], out
+    n_iter: int,  # [G] int64, out
+    residual: int,  # [G] float64, out
+    stream: int,
+) -> None: ...
 def flatten_token_lists(responses: Any) -> tuple[_Int64, _Int64] | None: ...  # ids, offsets
 def gleu_scores(
     hypothesis_ids: _Int64,
@@ -35,6 +59,7 @@ def gleu_scores(
     threads: int,
     scores: _Float64,  # [n], out
 ) -> None: ...
+def has_cuda() -> bool: ...
 def isodata(
     points: _Floats,  # [N, d]
     offsets: _Int64,  # [G + 1]

@@ -1,0 +1,94 @@
+// The ops whose arrays lie on a CUDA device. Device arrays cross as addresses (integers): torch made them, and this module
+// knows nothing of torch. What the addresses point to is the caller's promise; only host arrays can be checked here.
+#include "bindings.hpp"
+
+#ifdef RLSFT_WITH_CUDA
+
+#include "rlsft/cuda/runtime.hpp"
+#include "rlsft/cuda/textrank.hpp"
+
+namespace rlsft::bindings {
+namespace {
+
+using Address = std::uintptr_t;  // on the device; 0 is null
+
+template <typename T>
+T* at(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// Where the groups lie, from what Python's DeviceGroups holds.
+cuda::DeviceGroups device_groups(Address offsets, Address block_offsets, std::int64_t groups, std::int64_t largest) {
+  return {at<const std::int64_t>(offsets), at<const std::int64_t>(block_offsets), groups, largest};
+}
+
+struct RankAddresses {
+  Address values, teleport, start, edges, matrix, scores, n_iter, residual, stream;
+};
+
+// Rows of d columns, or weights when d is 0.
+template <typename T>
+void rank(std::int64_t d, int edge, const cuda::DeviceGroups& groups, const RankOptions& options,
+          const RankAddresses& a) {
+  const auto* values = at<const T>(a.values);
+  const auto *teleport = at<const double>(a.teleport), *start = at<const double>(a.start);
+  const cuda::TextrankWorkspace<T> workspace{at<T>(a.edges), at<double>(a.matrix)};
+  auto* n_iter = at<std::int64_t>(a.n_iter);
+  auto* residual = at<double>(a.residual);
+  if (d > 0) {
+    cuda::textrank_embeddings<T>(values, d, groups, static_cast<EdgeMap>(edge), teleport, start, options, workspace,
+                                 at<T>(a.scores), n_iter, residual, at<void>(a.stream));
+  } else {
+    cuda::textrank_dense<T>(values, groups, teleport, start, options, workspace, at<T>(a.scores), n_iter, residual,
+                            at<void>(a.stream));
+  }
+}
+
+void bind_textrank(py::module_& m) {
+  m.def(
+      "cuda_textrank",
+      [](bool is_double, Address values, std::int64_t d, Address offsets, Address block_offsets, std::int64_t groups,
+         std::int64_t largest, int edge, Address teleport, Address start, double damping, double tol,
+         std::int64_t max_iter, int form, int method, Address edges, Address matrix, Address scores, Address n_iter,
+         Address residual, Address stream) {
+        require(edge >= 0 && edge <= 2, "edge must be 0, 1 or 2");
+        const RankOptions options = rank_options(damping, tol, max_iter, form, method);
+        const cuda::DeviceGroups layout = device_groups(offsets, block_offsets, groups, largest);
+        const RankAddresses addresses{values, teleport, start, edges, matrix, scores, n_iter, residual, stream};
+        (is_double ? rank<double> : rank<float>)(d, edge, layout, options, addresses);
+      },
+      py::kw_only(), py::arg("is_double"), py::arg("values"), py::arg("d"), py::arg("offsets"),
+      py::arg("block_offsets"), py::arg("groups"), py::arg("largest"), py::arg("edge"), py::arg("teleport"),
+      py::arg("start"), py::arg("damping"), py::arg("tol"), py::arg("max_iter"), py::arg("form"), py::arg("method"),
+      py::arg("edges"), py::arg("matrix"), py::arg("scores"), py::arg("n_iter"), py::arg("residual"),
+      py::arg("stream"));
+}
+
+}  // namespace
+
+void bind_cuda(py::module_& m) {
+  m.def("has_cuda", [] { return true; });
+  bind_textrank(m);
+}
+
+std::string cuda_facts() { return "built with CUDA " + cuda::toolkit_version() + " (" + cuda::architectures() + ")"; }
+
+}  // namespace rlsft::bindings
+
+#else
+
+namespace rlsft::bindings {
+
+// The functions exist, so that the module has the same names everywhere, and say why they do nothing.
+void bind_cuda(py::module_& m) {
+  m.def("has_cuda", [] { return false; });
+  for (const char* name : {"cuda_textrank"}) {
+    m.def(name, [](const py::kwargs&) { throw std::runtime_error("the CUDA kernels were " + cuda_facts()); });
+  }
+}
+
+std::string cuda_facts() { return "left out: " RLSFT_CUDA_LEFT_OUT; }
+
+}  // namespace rlsft::bindings
+
+#endif
