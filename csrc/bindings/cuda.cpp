@@ -4,6 +4,7 @@
 
 #ifdef RLSFT_WITH_CUDA
 
+#include "rlsft/cuda/pagerank.hpp"
 #include "rlsft/cuda/runtime.hpp"
 #include "rlsft/cuda/textrank.hpp"
 
@@ -64,11 +65,50 @@ void bind_textrank(py::module_& m) {
       py::arg("stream"));
 }
 
+// sweeps = 0 begins: u, the masses and progress from x; otherwise so many sweeps are queued.
+void bind_pagerank_sweeps(py::module_& m) {
+  m.def(
+      "cuda_pagerank_sweeps",
+      [](std::int64_t n, std::int64_t segments, Address row_segments, Address segment_begin, Address sources,
+         Address weights32, Address weights64, Address inverse, Address teleport, Address dangling, Address x, Address u,
+         Address partial, Address sums, Address masses, Address progress, double damping, double tol,
+         std::int64_t max_iter, int sweeps, Address stream) {
+        const cuda::InEdges in{n,
+                               segments,
+                               at<const std::int64_t>(row_segments),
+                               at<const std::int64_t>(segment_begin),
+                               at<const std::int32_t>(sources),
+                               at<const float>(weights32),
+                               at<const double>(weights64)};
+        const cuda::SweepState state{at<const double>(inverse),  at<const double>(teleport),
+                                     at<const double>(dangling), at<double>(x),
+                                     at<double>(u),              at<double>(partial),
+                                     at<double>(sums),           at<double>(masses),
+                                     at<std::int64_t>(progress)};
+        if (sweeps == 0) cuda::begin_sweeps(n, state, tol, max_iter, at<void>(stream));
+        else cuda::queue_sweeps(in, state, damping, tol, max_iter, sweeps, at<void>(stream));
+      },
+      py::kw_only(), py::arg("n"), py::arg("segments"), py::arg("row_segments"), py::arg("segment_begin"),
+      py::arg("sources"), py::arg("weights32"), py::arg("weights64"), py::arg("inverse"), py::arg("teleport"),
+      py::arg("dangling"), py::arg("x"), py::arg("u"), py::arg("partial"), py::arg("sums"), py::arg("masses"),
+      py::arg("progress"), py::arg("damping"), py::arg("tol"), py::arg("max_iter"), py::arg("sweeps"),
+      py::arg("stream"));
+  m.def(
+      "cuda_pagerank_strengths",
+      [](std::int64_t n, Address pointers, Address weights32, Address weights64, Address sums, Address stream) {
+        cuda::out_strengths(n, at<const std::int64_t>(pointers), at<const float>(weights32),
+                            at<const double>(weights64), at<double>(sums), at<void>(stream));
+      },
+      py::kw_only(), py::arg("n"), py::arg("pointers"), py::arg("weights32"), py::arg("weights64"), py::arg("sums"),
+      py::arg("stream"));
+}
+
 }  // namespace
 
 void bind_cuda(py::module_& m) {
   m.def("has_cuda", [] { return true; });
   bind_textrank(m);
+  bind_pagerank_sweeps(m);
 }
 
 std::string cuda_facts() { return "built with CUDA " + cuda::toolkit_version() + " (" + cuda::architectures() + ")"; }
@@ -82,7 +122,7 @@ namespace rlsft::bindings {
 // The functions exist, so that the module has the same names everywhere, and say why they do nothing.
 void bind_cuda(py::module_& m) {
   m.def("has_cuda", [] { return false; });
-  for (const char* name : {"cuda_textrank"}) {
+  for (const char* name : {"cuda_textrank", "cuda_pagerank_sweeps", "cuda_pagerank_strengths"}) {
     m.def(name, [](const py::kwargs&) { throw std::runtime_error("the CUDA kernels were " + cuda_facts()); });
   }
 }

@@ -23,6 +23,39 @@ def bleu_scores(
 ) -> None: ...
 def build_info() -> dict[str, str]: ...
 def cpu_isa() -> str: ...
+def cuda_pagerank_strengths(
+    *,
+    n: int,
+    pointers: int,  # [n + 1] int64
+    weights32: int,  # [E], or 0
+    weights64: int,  # [E], or 0
+    sums: int,  # [n] float64, out
+    stream: int,
+) -> None: ...
+def cuda_pagerank_sweeps(  # sweeps = 0: u, masses and progress from x alone
+    *,
+    n: int,
+    segments: int,
+    row_segments: int,  # [n + 1] int64
+    segment_begin: int,  # [segments + 1] int64
+    sources: int,  # [E] int32
+    weights32: int,  # [E], or 0
+    weights64: int,  # [E], or 0
+    inverse: int,  # [n] float64
+    teleport: int,  # [n] float64
+    dangling: int,  # [n] float64
+    x: int,  # [n] float64, in and out
+    u: int,  # [n] float64
+    partial: int,  # [segments] float64
+    sums: int,  # [3, ceil(n / 256)] float64
+    masses: int,  # [3] float64
+    progress: int,  # [2] int64
+    damping: float,
+    tol: float,
+    max_iter: int,
+    sweeps: int,
+    stream: int,
+) -> None: ...
 def cuda_textrank(  # addresses are those of device arrays; 0 is null
     *,
     is_double: bool,

@@ -20,13 +20,20 @@ SHARED_ROWS = 64  # kSmallGroup: up to here the edges need no workspace
 class RankOptions(Protocol):
     """What a run needs beside the graphs."""
 
-    damping: float
-    tol: float
-    max_iter: int
-    form: str
-    method: str
-    teleport: npt.NDArray[np.float64] | None  # [M]
-    start: npt.NDArray[np.float64] | None  # [M]
+    @property
+    def damping(self) -> float: ...
+    @property
+    def tol(self) -> float: ...
+    @property
+    def max_iter(self) -> int: ...
+    @property
+    def form(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def teleport(self) -> npt.NDArray[np.float64] | None: ...  # [M]
+    @property
+    def start(self) -> npt.NDArray[np.float64] | None: ...  # [M]
 
 
 def fits(layout: Groups) -> bool:
