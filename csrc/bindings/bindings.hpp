@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "rlsft/isodata.hpp"
 #include "rlsft/textrank.hpp"
 
 namespace rlsft::bindings {
@@ -56,6 +57,9 @@ std::int64_t count_block_entries(const Offsets& offsets);
 
 // Checked codes of form and method (ranking.cpp).
 RankOptions rank_options(double damping, double tol, std::int64_t max_iter, int form, int method);
+
+// Checked options by name (isodata.cpp).
+IsodataOptions isodata_options(const py::dict& given);
 
 // One function a file: adds that topic's functions to the module.
 void bind_ranking(py::module_& m);

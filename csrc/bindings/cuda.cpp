@@ -4,6 +4,7 @@
 
 #ifdef RLSFT_WITH_CUDA
 
+#include "rlsft/cuda/isodata.hpp"
 #include "rlsft/cuda/pagerank.hpp"
 #include "rlsft/cuda/runtime.hpp"
 #include "rlsft/cuda/textrank.hpp"
@@ -103,10 +104,61 @@ void bind_pagerank_sweeps(py::module_& m) {
       py::arg("stream"));
 }
 
+struct ClusterAddresses {
+  Address points, offsets, start, scores, weight, workspace, labels, centers, medoids, counts, steps, n_steps, stops,
+      stream;
+};
+
+template <typename T>
+void cluster(std::int64_t groups, std::int64_t d, std::int64_t rows, std::int64_t starts, const IsodataOptions& options,
+             std::int64_t blocks, const ClusterAddresses& a) {
+  const cuda::IsodataArrays<T> arrays{at<const T>(a.points),
+                                      at<const std::int64_t>(a.offsets),
+                                      at<const double>(a.start),
+                                      at<const double>(a.scores),
+                                      at<const double>(a.weight),
+                                      at<double>(a.workspace),
+                                      at<std::int32_t>(a.labels),
+                                      at<T>(a.centers),
+                                      at<std::int64_t>(a.medoids),
+                                      at<std::int32_t>(a.counts),
+                                      at<std::int32_t>(a.steps),
+                                      at<std::int32_t>(a.n_steps),
+                                      at<std::int32_t>(a.stops)};
+  cuda::isodata<T>(arrays, groups, d, rows, starts, options, blocks, at<void>(a.stream));
+}
+
+void bind_isodata_groups(py::module_& m) {
+  m.def(
+      "cuda_isodata_workspace",
+      [](std::int64_t rows, std::int64_t starts, std::int64_t d, const py::dict& options) {
+        const IsodataOptions checked = isodata_options(options);
+        const std::int64_t most = cuda::most_clusters(rows, starts, checked);
+        return std::pair(most, cuda::workspace_doubles(rows, most, d, checked));
+      },
+      py::kw_only(), py::arg("rows"), py::arg("starts"), py::arg("d"), py::arg("options"));
+  m.def(
+      "cuda_isodata",
+      [](bool is_double, Address points, Address offsets, std::int64_t groups, std::int64_t d, std::int64_t rows,
+         Address start, std::int64_t starts, Address scores, Address weight, const py::dict& options, Address workspace,
+         std::int64_t blocks, Address labels, Address centers, Address medoids, Address counts, Address steps,
+         Address n_steps, Address stops, Address stream) {
+        const ClusterAddresses addresses{points,  offsets, start,  scores, weight,  workspace, labels,
+                                         centers, medoids, counts, steps,  n_steps, stops,     stream};
+        (is_double ? cluster<double> : cluster<float>)(groups, d, rows, starts, isodata_options(options), blocks,
+                                                       addresses);
+      },
+      py::kw_only(), py::arg("is_double"), py::arg("points"), py::arg("offsets"), py::arg("groups"), py::arg("d"),
+      py::arg("rows"), py::arg("start"), py::arg("starts"), py::arg("scores"), py::arg("weight"), py::arg("options"),
+      py::arg("workspace"), py::arg("blocks"), py::arg("labels"), py::arg("centers"), py::arg("medoids"),
+      py::arg("counts"), py::arg("steps"), py::arg("n_steps"), py::arg("stops"), py::arg("stream"));
+}
+
 }  // namespace
 
 void bind_cuda(py::module_& m) {
   m.def("has_cuda", [] { return true; });
+  bind_isodata_groups(m);
   bind_textrank(m);
   bind_pagerank_sweeps(m);
 }
@@ -122,7 +174,8 @@ namespace rlsft::bindings {
 // The functions exist, so that the module has the same names everywhere, and say why they do nothing.
 void bind_cuda(py::module_& m) {
   m.def("has_cuda", [] { return false; });
-  for (const char* name : {"cuda_textrank", "cuda_pagerank_sweeps", "cuda_pagerank_strengths"}) {
+  for (const char* name : {"cuda_isodata", "cuda_isodata_workspace", "cuda_pagerank_strengths", "cuda_pagerank_sweeps",
+                           "cuda_textrank"}) {
     m.def(name, [](const py::kwargs&) { throw std::runtime_error("the CUDA kernels were " + cuda_facts()); });
   }
 }

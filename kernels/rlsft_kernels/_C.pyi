@@ -23,6 +23,31 @@ def bleu_scores(
 ) -> None: ...
 def build_info() -> dict[str, str]: ...
 def cpu_isa() -> str: ...
+def cuda_isodata(
+    *,
+    is_double: bool,
+    points: int,  # [M, d]
+    offsets: int,  # [G + 1] int64
+    groups: int,
+    d: int,
+    rows: int,  # of the largest group
+    start: int,  # [G, starts, d] float64, or 0
+    starts: int,
+    scores: int,  # [M] float64, or 0
+    weight: int,  # [M] float64, or 0
+    options: dict[str, Any],  # as in isodata()
+    workspace: int,  # [blocks, doubles of cuda_isodata_workspace] float64
+    blocks: int,
+    labels: int,  # [M] int32, out
+    centers: int,  # [M, d], out
+    medoids: int,  # [M] int64, out
+    counts: int,  # [G] int32, out
+    steps: int,  # [G, max_iter, 4] int32, out
+    n_steps: int,  # [G] int32, out
+    stops: int,  # [G] int32, out
+    stream: int,
+) -> None: ...
+def cuda_isodata_workspace(*, rows: int, starts: int, d: int, options: dict[str, Any]) -> tuple[int, int]: ...
 def cuda_pagerank_strengths(
     *,
     n: int,

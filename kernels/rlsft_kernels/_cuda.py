@@ -27,7 +27,7 @@ def stream_of(device: torch.device) -> int:
 
 def to_device(values: npt.NDArray[Any] | None, device: torch.device) -> torch.Tensor | None:
     """A host array as a tensor on the device."""
-    return None if values is None else torch.from_numpy(np.ascontiguousarray(values)).to(device)
+    return None if values is None else torch.from_numpy(np.require(values, requirements=["C", "W"])).to(device)
 
 
 @dataclass(frozen=True)

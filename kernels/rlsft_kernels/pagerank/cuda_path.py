@@ -48,18 +48,18 @@ def read_on_device(graph: Any) -> DeviceEdges:
     try:
         edges = _read(graph)
         _need(_is_sound(edges))
-    except _Unreadable:
+    except _UnreadableError:
         _explain(graph)
     return edges
 
 
-class _Unreadable(Exception):
+class _UnreadableError(Exception):
     """Something about the graph is wrong; the host's checks will find the words."""
 
 
 def _need(condition: bool) -> None:
     if not condition:
-        raise _Unreadable
+        raise _UnreadableError
 
 
 def _explain(graph: Any) -> NoReturn:
