@@ -336,8 +336,8 @@ class BlockClusters {
     for (int group = warp_id() * 4; group < last - first; group += step) {
       const int place = group + lane_id() / 8;
       const bool is_center = place < last - first;
-      double* const own = center(first + (is_center ? place : 0));
-      const double sum = folded([&](int q) { return square(own[q]); });
+      double* const own = center(first + place);
+      const double sum = folded([&](int q) { return is_center ? square(own[q]) : 0.0; });
       const double scale = sum > kSameDirection ? 1 / sqrt(sum) : 0.0;
       for (int q = lane_id() % 8; is_center && q < d_; q += 8) own[q] *= scale;
     }
