@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -47,7 +48,7 @@ def compile_ptx(name: str, arch: int) -> str:
     target = CACHE / f"{name}_{arch}_{key}.ptx"
     if not target.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(f".{hash(str(target)) & 0xFFFF}.part")
+        partial = target.with_suffix(f".{os.getpid()}.part")
         subprocess.run(
             [*compiler(nvcc), f"-arch=sm_{arch}", "-ptx", str(SOURCES / f"{name}.cu"), "-o", str(partial)], check=True
         )
