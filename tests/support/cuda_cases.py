@@ -69,7 +69,7 @@ def textrank_cases() -> dict[str, dict[str, Any]]:
         "gauss_seidel": {"embeddings": f32, "edge": "relu_cosine", "method": "gauss_seidel", **extra, **quiet},
         "dense": {"similarity": graphs, **extra, **quiet},
         "dense eigenvector": {"similarity": graphs.float(), "form": "eigenvector", **quiet},
-        "dense, sums beyond range": {"similarity": graph_blocks(SIZES, torch.float64, scale=1e-300), **quiet},
+        "dense, sums beyond range": {"similarity": graph_blocks(SIZES, torch.float64, scale=1e-310), **quiet},
         "64 rows": {"embeddings": response_rows((64,), 7, torch.float32), **wide},
         "65 rows": {"embeddings": response_rows((65,), 5, torch.float32), "form": "eigenvector", **wide},
         "65 nodes": {"similarity": graph_blocks((65,), torch.float64).reshape(65, 65), **wide},
