@@ -68,6 +68,13 @@ def textrank_cases() -> dict[str, dict[str, Any]]:
         "eigenvector and katz": {"embeddings": f64, "form": "eigenvector", **extra, **quiet},
         "gauss_seidel": {"embeddings": f32, "edge": "relu_cosine", "method": "gauss_seidel", **extra, **quiet},
         "dense": {"similarity": graphs, **extra, **quiet},
+        "twins from an uneven start": {
+            "embeddings": f64,
+            "edge": "relu_cosine",
+            "start": extra["start"],
+            "tol": 1e-3,
+            **quiet,
+        },
         "dense eigenvector": {"similarity": graphs.float(), "form": "eigenvector", **quiet},
         "dense, sums beyond range": {"similarity": graph_blocks(SIZES, torch.float64, scale=1e-310), **quiet},
         "64 rows": {"embeddings": response_rows((64,), 7, torch.float32), **wide},
