@@ -1,6 +1,7 @@
 """Builds rlsft_kernels._C with CMake. A machine without a compiler still gets a working, slower install.
 
 RLSFT_NATIVE=off skips the build; RLSFT_NATIVE=require turns a failed build into a failed install.
+RLSFT_CUDA=OFF leaves the CUDA kernels out, ON requires nvcc, AUTO (the default) takes it when it is there.
 """
 
 from __future__ import annotations
@@ -76,10 +77,12 @@ def run_cmake(target: Path) -> None:
         "-DCMAKE_BUILD_TYPE=Release",
         f"-DPython_EXECUTABLE={sys.executable}",
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+        f"-DRLSFT_CUDA={os.environ.get('RLSFT_CUDA', 'AUTO')}",
         *(["-G", "Ninja"] if shutil.which("ninja") and not (build / "Makefile").exists() else []),
         *shlex.split(os.environ.get("CMAKE_ARGS", "")),
     ]
-    compilers = {name: os.environ.get(name, "") for name in ("CC", "CXX", "CXXFLAGS")}
+    compilers = {name: os.environ.get(name, "") for name in ("CC", "CXX", "CXXFLAGS", "CUDACXX")}
+    compilers["nvcc"] = shutil.which("nvcc") or ""
     forget_cache_of_other_tools(build, compilers)
     run_logged(configure)
     run_logged([cmake, "--build", str(build), "--target", "_C", "--parallel", str(os.cpu_count() or 1)])
@@ -88,7 +91,7 @@ def run_cmake(target: Path) -> None:
 
 
 def forget_cache_of_other_tools(build: Path, compilers: dict[str, str]) -> None:
-    """CMake keeps the first compiler it saw: another CXX, or a checkout that moved, needs a fresh directory."""
+    """CMake keeps the compilers it saw: another CXX or nvcc, or a checkout that moved, needs a fresh directory."""
     mark, wanted = build / "rlsft_tools.json", json.dumps({"root": str(ROOT), **compilers})
     if build.exists() and (not mark.exists() or mark.read_text() != wanted):
         shutil.rmtree(build)

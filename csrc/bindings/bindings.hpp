@@ -14,6 +14,9 @@
 #include <utility>
 #include <vector>
 
+#include "rlsft/isodata.hpp"
+#include "rlsft/textrank.hpp"
+
 namespace rlsft::bindings {
 
 namespace py = pybind11;
@@ -52,6 +55,12 @@ std::int64_t count_groups(const Offsets& offsets, std::int64_t rows);
 // Entries of one m x m block for each group.
 std::int64_t count_block_entries(const Offsets& offsets);
 
+// Checked codes of form and method (ranking.cpp).
+RankOptions rank_options(double damping, double tol, std::int64_t max_iter, int form, int method);
+
+// Checked options by name (isodata.cpp).
+IsodataOptions isodata_options(const py::dict& given);
+
 // One function a file: adds that topic's functions to the module.
 void bind_ranking(py::module_& m);
 void bind_isodata(py::module_& m);
@@ -61,5 +70,9 @@ void bind_pagerank(py::module_& m);
 void bind_head(py::module_& m);
 void bind_losses(py::module_& m);
 void bind_outer_product(py::module_& m);
+void bind_cuda(py::module_& m);
+
+// "built with CUDA 13.0 (sm_80, 90)", or "left out: " and why.
+std::string cuda_facts();
 
 }  // namespace rlsft::bindings

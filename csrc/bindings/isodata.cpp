@@ -6,7 +6,6 @@
 #include "rlsft/rank_and_cluster.hpp"
 
 namespace rlsft::bindings {
-namespace {
 
 IsodataOptions isodata_options(const py::dict& given) {
   const auto integer = [&](const char* name) { return given[name].cast<std::int64_t>(); };
@@ -40,6 +39,8 @@ IsodataOptions isodata_options(const py::dict& given) {
   require(options.max_iter >= 1, "max_iter must be >= 1");
   return options;
 }
+
+namespace {
 
 template <typename T>
 py::dict isodata_result(IsodataOutput<T>&& out, std::int64_t d) {

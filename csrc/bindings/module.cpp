@@ -29,6 +29,7 @@ py::dict build_info() {
   py::dict info;
   info["compiler"] = RLSFT_COMPILER;
   info["flags"] = RLSFT_FLAGS;
+  info["cuda"] = cuda_facts();
   return info;
 }
 
@@ -48,4 +49,5 @@ PYBIND11_MODULE(_C, m) {
   rlsft::bindings::bind_head(m);
   rlsft::bindings::bind_losses(m);
   rlsft::bindings::bind_outer_product(m);
+  rlsft::bindings::bind_cuda(m);
 }

@@ -3,13 +3,14 @@
 #include "rlsft/textrank.hpp"
 
 namespace rlsft::bindings {
-namespace {
 
 RankOptions rank_options(double damping, double tol, std::int64_t max_iter, int form, int method) {
   require(form == 0 || form == 1, "form must be 0 (stochastic) or 1 (eigenvector)");
   require(method >= 0 && method <= 2, "method must be 0 (auto), 1 (gauss_seidel) or 2 (jacobi)");
   return {damping, tol, max_iter, static_cast<RankForm>(form), static_cast<RankMethod>(method)};
 }
+
+namespace {
 
 // Runs `rank(outcome)` without the GIL, then spreads the outcomes over the two arrays.
 template <typename Rank>

@@ -23,6 +23,88 @@ def bleu_scores(
 ) -> None: ...
 def build_info() -> dict[str, str]: ...
 def cpu_isa() -> str: ...
+def cuda_isodata(
+    *,
+    is_double: bool,
+    points: int,  # [M, d]
+    offsets: int,  # [G + 1] int64
+    groups: int,
+    d: int,
+    rows: int,  # of the largest group
+    start: int,  # [G, starts, d] float64, or 0
+    starts: int,
+    scores: int,  # [M] float64, or 0
+    weight: int,  # [M] float64, or 0
+    options: dict[str, Any],  # as in isodata()
+    workspace: int,  # [blocks, doubles of cuda_isodata_workspace] float64
+    blocks: int,
+    labels: int,  # [M] int32, out
+    centers: int,  # [M, d], out
+    medoids: int,  # [M] int64, out
+    counts: int,  # [G] int32, out
+    steps: int,  # [G, max_iter, 4] int32, out
+    n_steps: int,  # [G] int32, out
+    stops: int,  # [G] int32, out
+    stream: int,
+) -> None: ...
+def cuda_isodata_workspace(*, rows: int, starts: int, d: int, options: dict[str, Any]) -> tuple[int, int]: ...
+def cuda_pagerank_strengths(
+    *,
+    n: int,
+    pointers: int,  # [n + 1] int64
+    weights32: int,  # [E], or 0
+    weights64: int,  # [E], or 0
+    sums: int,  # [n] float64, out
+    stream: int,
+) -> None: ...
+def cuda_pagerank_sweeps(  # sweeps = 0: u, masses and progress from x alone
+    *,
+    n: int,
+    segments: int,
+    row_segments: int,  # [n + 1] int64
+    segment_begin: int,  # [segments + 1] int64
+    sources: int,  # [E] int32
+    weights32: int,  # [E], or 0
+    weights64: int,  # [E], or 0
+    inverse: int,  # [n] float64
+    teleport: int,  # [n] float64
+    dangling: int,  # [n] float64
+    x: int,  # [n] float64, in and out
+    u: int,  # [n] float64
+    partial: int,  # [segments] float64
+    sums: int,  # [3, ceil(n / 256)] float64
+    masses: int,  # [3] float64
+    progress: int,  # [2] int64
+    damping: float,
+    tol: float,
+    max_iter: int,
+    sweeps: int,
+    stream: int,
+) -> None: ...
+def cuda_textrank(  # addresses are those of device arrays; 0 is null
+    *,
+    is_double: bool,
+    values: int,  # [M, d] rows; [sum of m^2] weights when d is 0
+    d: int,
+    offsets: int,  # [G + 1]
+    block_offsets: int,  # [G + 1]
+    groups: int,
+    largest: int,  # rows of the largest group
+    edge: int,
+    teleport: int,  # [M] float64, or 0
+    start: int,  # [M] float64, or 0
+    damping: float,
+    tol: float,
+    max_iter: int,
+    form: int,
+    method: int,
+    edges: int,  # [sum of m^2], scratch for groups of more than 64 rows
+    matrix: int,  # [sum of m^2] float64, scratch for form 1
+    scores: int,  # [M], out
+    n_iter: int,  # [G] int64, out
+    residual: int,  # [G] float64, out
+    stream: int,
+) -> None: ...
 def flatten_token_lists(responses: Any) -> tuple[_Int64, _Int64] | None: ...  # ids, offsets
 def gleu_scores(
     hypothesis_ids: _Int64,
@@ -35,6 +117,7 @@ def gleu_scores(
     threads: int,
     scores: _Float64,  # [n], out
 ) -> None: ...
+def has_cuda() -> bool: ...
 def isodata(
     points: _Floats,  # [N, d]
     offsets: _Int64,  # [G + 1]

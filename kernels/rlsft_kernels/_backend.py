@@ -99,12 +99,12 @@ def explain_auto(device_type: str, name: str, supported: Supported) -> tuple[str
     for candidate in ("triton", "native"):
         if name not in supported.get(candidate, {}).get(device_type, ()):
             continue
-        if backend_status(candidate)[0]:
+        if backend_status(candidate, device_type)[0]:
             return candidate, f"the fastest for {device_type}", None
         missing = candidate
     if missing is None:
         return "reference", "the op has no faster backend for this device and dtype", None
-    return "reference", f"{missing} is missing: {backend_status(missing)[1]}", missing
+    return "reference", f"{missing} is missing: {backend_status(missing, device_type)[1]}", missing
 
 
 def _require_usable(op: str, requested: str, device_type: str, name: str, supported: Supported) -> None:
@@ -117,15 +117,15 @@ def _require_usable(op: str, requested: str, device_type: str, name: str, suppor
             f"{op}: backend={requested!r} takes {offers or 'nothing (the op has no such backend)'}, "
             f"got {name} on {device_type}; use backend='auto'"
         )
-    available, reason = backend_status(requested)
+    available, reason = backend_status(requested, device_type)
     if not available:
         raise RuntimeError(f"{op}: backend={requested!r} was asked for but is not available: {reason}")
 
 
-def backend_status(backend: str) -> tuple[bool, str]:
-    """(available, reason) of one backend in this installation."""
+def backend_status(backend: str, device_type: str = "cpu") -> tuple[bool, str]:
+    """(available, reason) of one backend in this installation, for tensors on this kind of device."""
     if backend == "native":
-        return native_status()
+        return native_cuda_status() if device_type == "cuda" else native_status()
     if backend == "triton":
         return triton_status()
     return backend == "reference", "plain PyTorch or NumPy"
@@ -139,6 +139,19 @@ def native_status() -> tuple[bool, str]:
     except ImportError as error:
         return False, _why_native_is_missing(error)
     return True, "the compiled core is present"
+
+
+@functools.cache
+def native_cuda_status() -> tuple[bool, str]:
+    """(available, reason): whether the compiled core has CUDA kernels, and why not."""
+    available, reason = native_status()
+    if not available:
+        return False, reason
+    core = importlib.import_module("rlsft_kernels._C")
+    facts = core.build_info()["cuda"]
+    if core.has_cuda():
+        return True, facts
+    return False, f"the CUDA kernels of the core were {facts}; to build them put nvcc on PATH and {REINSTALL}"
 
 
 def _why_native_is_missing(error: ImportError) -> str:
@@ -201,6 +214,7 @@ def _native_facts() -> dict[str, Any]:
         "native_compiler": core.build_info()["compiler"],
         "native_flags": core.build_info()["flags"],
         "native_isa": core.cpu_isa(),
+        "cuda": core.build_info()["cuda"],
     }
 
 

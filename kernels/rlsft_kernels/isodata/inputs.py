@@ -17,13 +17,14 @@ from rlsft_kernels._groups import (
 LARGEST_MAGNITUDE = 1e150  # beyond it squared distances overflow
 
 
-def flat_points(points: Array, groups: Array | None) -> tuple[npt.NDArray[np.floating], Groups]:
-    """points as [N, d] rows, and how they fall into groups. The values are still to be checked: require_usable."""
+def flat_points(points: Array, groups: Array | None) -> tuple[Array, Groups]:
+    """points as [N, d] rows where they are, and how they fall into groups. The values are still to be checked:
+    require_usable."""
     require_array("points", points)
     if points.ndim not in (2, 3) or points.shape[-1] < 1:
         raise ValueError(f"points must be [n, d] or [B, n, d] with d >= 1, got {list(points.shape)}")
     layout = group_rows("points", tuple(points.shape[:-1]), groups, "[M, d]")
-    return contiguous_numpy(points).reshape(-1, points.shape[-1]), layout
+    return points.reshape(-1, points.shape[-1]), layout
 
 
 def require_usable(rows: npt.NDArray[np.floating], layout: Groups, *, name: str = "points") -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeGuard
 
-from rlsft_kernels._backend import Backend, choose_backend
-from rlsft_kernels._groups import FLOATS, Array
+import torch
+
+from rlsft_kernels._backend import Backend, backend_status, choose_backend
+from rlsft_kernels._groups import FLOATS, Array, Groups, contiguous_numpy, device_type_of
+from rlsft_kernels.isodata.cuda_path import fits, run_on_device
 from rlsft_kernels.isodata.inputs import flat_points, scores_of_rows, starting_centers_of_groups, weights_of_rows
 from rlsft_kernels.isodata.result import IsodataResult
-from rlsft_kernels.isodata.run import packed, run_native, run_reference
+from rlsft_kernels.isodata.run import Floats, packed, run_native, run_reference
 from rlsft_kernels.isodata.settings import (
     Dispersion,
     Geometry,
     Init,
+    IsodataSettings,
     SplitCriterion,
     VarianceKind,
     Variant,
@@ -64,7 +68,9 @@ def isodata(
 
     A group's result depends neither on the other groups, nor on its place, nor on `threads`, and every group draws
     from the same seed. Labels are the nearest of the *returned* centres; values within a relative 1e-10 count as
-    equal and the lowest index wins. Points on a GPU are clustered on the CPU and the result is moved back.
+    equal and the lowest index wins. Points on a CUDA device stay there where the CUDA kernels do the job (variant
+    "ball_hall", groups of up to 256 rows; the history comes to the host, so the call waits for the device); otherwise
+    they are clustered on the CPU and the result is moved back. Both give the same clusters.
 
     Automatic thresholds are relative to each group's spread. They suit groups of embeddings; a group without any
     structure is still cut, and many clusters in few dimensions need numbers.
@@ -146,10 +152,19 @@ def isodata(
     scores_N = None if scores is None else scores_of_rows(scores, layout)
     weight_N = None if sample_weight is None else weights_of_rows(sample_weight, layout)
     num_threads = resolve_threads(threads)
-    # the algorithm runs on the CPU wherever the points live, so that is the device that decides
+    # whatever the CUDA kernel does not take runs on the CPU, so that is the device that decides
     chosen = choose_backend("isodata", backend, device_type="cpu", dtype=rows.dtype, supported=_SUPPORTED)
-    if chosen == "native":
-        found = run_native(rows, layout, settings, start, scores_N, weight_N, num_threads)
+    if chosen == "native" and _stays_on_device(rows, layout, settings, start):
+        found = run_on_device(rows, layout, settings, start, scores_N, weight_N)
+    elif chosen == "native":
+        found = run_native(contiguous_numpy(rows), layout, settings, start, scores_N, weight_N, num_threads)
     else:
-        found = run_reference(rows, layout, settings, start, scores_N, weight_N)
+        found = run_reference(contiguous_numpy(rows), layout, settings, start, scores_N, weight_N)
     return packed(found, layout, points)
+
+
+def _stays_on_device(
+    rows: Array, layout: Groups, settings: IsodataSettings, start: Floats | None
+) -> TypeGuard[torch.Tensor]:
+    is_on_cuda = device_type_of(rows) == "cuda" and backend_status("native", "cuda")[0]
+    return is_on_cuda and fits(layout, settings, start, rows.shape[1])

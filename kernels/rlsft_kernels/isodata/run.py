@@ -17,11 +17,11 @@ Floats = npt.NDArray[np.float64]
 
 
 class Found(NamedTuple):
-    """A backend's clusters, as NumPy arrays."""
+    """A backend's clusters, as NumPy arrays or as tensors on the points' device."""
 
-    labels: npt.NDArray[np.int32]  # [N]
-    centers: Floats  # [sum k, d]
-    medoids: npt.NDArray[np.int64]  # [sum k], row of the flat points
+    labels: Array  # int32 [N]
+    centers: Array  # [sum k, d]
+    medoids: Array  # int64 [sum k], row of the flat points
     history: IsodataHistory
 
 

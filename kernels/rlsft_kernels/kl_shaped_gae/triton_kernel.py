@@ -9,6 +9,7 @@ Rows lie padded or flat alike: row b is the tokens `[start_b, end_b)`. Many rows
 are cut into blocks, each summed up as `S_before = decay * S_after + gain` first. Cuts depend on shapes only.
 """
 
+# mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
 import torch

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rlsft_kernels._backend import Backend
+import torch
+
+from rlsft_kernels._backend import Backend, Supported, backend_status, choose_backend
 from rlsft_kernels._checks import require_choice, require_positive_int
+from rlsft_kernels._groups import FLOATS
+from rlsft_kernels.pagerank.cuda_path import DeviceEdges, lies_on, rank_on_device, read_on_device
 from rlsft_kernels.pagerank.graph import give_back, node_distribution, read_graph
 from rlsft_kernels.pagerank.result import PagerankResult, report_nonconvergence
 from rlsft_kernels.pagerank.run import METHODS, Options, rank_edges
@@ -14,6 +18,7 @@ from rlsft_kernels.similarity.op import resolve_threads
 
 ACTIONS = ("raise", "warn", "ignore")
 MAX_NODES = 2**31 - 64
+SUPPORTED_ON_CUDA: Supported = {"native": {"cuda": FLOATS}}
 
 
 def pagerank(
@@ -61,7 +66,9 @@ def pagerank(
         on_nonconvergence: "raise" a ConvergenceError, "warn", or "ignore" when max_iter is reached.
         return_info: return a PagerankResult with n_iter and residual beside the scores.
         threads: native backend; None follows torch.get_num_threads().
-        backend: "native" is the C++ core on the CPU, "reference" plain PyTorch in float64 (Jacobi, whatever method).
+        backend: "native" is the compiled core: C++ on the CPU; for a torch sparse tensor, dense tensor or tuple of
+            tensors on a CUDA device, CUDA kernels (Jacobi, whatever method), which look at the stopping rule every
+            eighth sweep: one small copy, and a wait. "reference" is plain PyTorch in float64 (Jacobi too).
 
     Returns:
         Scores: a dict for a networkx graph; otherwise [n] in the weights' dtype as the graph's kind of array, on its
@@ -73,7 +80,8 @@ def pagerank(
             PowerIterationFailedConvergence too where networkx is loaded.
     """
     _check_options(alpha, tol, max_iter, method, on_nonconvergence)
-    edges = read_graph(graph, weight)
+    on_device = _read_for_cuda(graph, backend)
+    edges = read_graph(graph, weight) if on_device is None else on_device.nodes_only()
     if edges.n >= MAX_NODES:
         raise ValueError(f"graph must have fewer than {MAX_NODES} nodes, got {edges.n}")
     options = Options(
@@ -86,10 +94,25 @@ def pagerank(
         node_distribution("nstart", nstart, edges),
         resolve_threads(threads),
     )
-    scores, n_iter, residual = rank_edges(edges, options, "pagerank", backend)
+    if on_device is None:
+        scores, n_iter, residual = rank_edges(edges, options, "pagerank", backend)
+        given = give_back(scores, edges)
+    else:
+        device_scores, n_iter, residual = rank_on_device(on_device, options)
+        given = device_scores.to(getattr(torch, on_device.dtype))
     report_nonconvergence(n_iter, residual, tol=options.tol, max_iter=max_iter, action=on_nonconvergence)
-    given = give_back(scores, edges)
     return PagerankResult(given, n_iter, residual) if return_info else given
+
+
+def _read_for_cuda(graph: Any, backend: str) -> DeviceEdges | None:
+    """The edges of a graph on a CUDA device when the CUDA kernels are to rank it, else None."""
+    if not lies_on(graph, "cuda") or backend == "reference":
+        return None
+    if backend == "auto" and not backend_status("native", "cuda")[0]:
+        return None
+    dtype = graph.dtype if isinstance(graph, torch.Tensor) and graph.dtype == torch.float32 else "float64"
+    choose_backend("pagerank", backend, device_type="cuda", dtype=dtype, supported=SUPPORTED_ON_CUDA)
+    return read_on_device(graph)
 
 
 def _check_options(alpha: float, tol: float, max_iter: int, method: str, on_nonconvergence: str) -> None:

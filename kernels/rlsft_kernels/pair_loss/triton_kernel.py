@@ -4,6 +4,7 @@ Gradients are those of the mean. Its divisor is known before the pass unless a m
 then one more pass divides them.
 """
 
+# mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
 import torch

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from rlsft_kernels._backend import Backend, choose_backend
+from rlsft_kernels._backend import Backend, backend_status, choose_backend
 from rlsft_kernels._checks import require_choice
-from rlsft_kernels._groups import FLOATS, Array, Groups, contiguous_numpy, like
+from rlsft_kernels._groups import FLOATS, Array, Groups, contiguous_numpy, device_type_of, like
 from rlsft_kernels.isodata.inputs import require_usable
 from rlsft_kernels.isodata.op import isodata
 from rlsft_kernels.isodata.result import IsodataResult
@@ -21,6 +21,7 @@ from rlsft_kernels.isodata.run import Found, core_options, history_of, packed
 from rlsft_kernels.isodata.settings import IsodataSettings, make_settings
 from rlsft_kernels.rank_and_cluster.reference import rank_and_cluster_reference
 from rlsft_kernels.similarity.op import EMBEDDING_EDGES, embedding_edges, flat_embeddings, resolve_threads
+from rlsft_kernels.textrank.cuda_path import fits
 from rlsft_kernels.textrank.inputs import FORMS, check_options, distribution, explain_bad_weights
 from rlsft_kernels.textrank.result import TextRankResult, report_nonconvergence
 
@@ -56,7 +57,8 @@ def rank_and_cluster(
 
     Equals, bit for bit, `ranking = textrank(embeddings=embeddings, ...)` and then
     `isodata(embeddings, scores=ranking.scores, **cluster)`: among members equally near a centre the highest score is
-    the medoid. Groups of up to 64 responses compute their dot products once for both and are read from memory once.
+    the medoid. Groups of up to 64 responses compute their dot products once for both and are read from memory once; on
+    a CUDA device the two ops run one after the other, and the embeddings stay there.
 
     Args:
         embeddings: one row a response.
@@ -91,7 +93,7 @@ def rank_and_cluster(
         "start": start,
         "on_nonconvergence": on_nonconvergence,
     }
-    if chosen != "native" or not _is_fused(options):
+    if chosen != "native" or _stays_on_device(flat, layout) or not _is_fused(options):
         return RankAndClusterResult(
             *rank_and_cluster_reference(embeddings, groups, rank, options, threads=threads, backend=chosen)
         )
@@ -99,6 +101,11 @@ def rank_and_cluster(
     ranking, found = _native(flat, layout, rank, settings, resolve_threads(threads))
     report_nonconvergence(*ranking[1:], layout, tol=tol, max_iter=max_iter, action=on_nonconvergence)
     return RankAndClusterResult(_ranking(*ranking, layout, embeddings), packed(found, layout, embeddings))
+
+
+def _stays_on_device(flat: Array, layout: Groups) -> bool:
+    """Whether CUDA kernels rank these groups: the two calls then leave the embeddings on their device."""
+    return device_type_of(flat) == "cuda" and fits(layout) and backend_status("native", "cuda")[0]
 
 
 def _dtype_name(flat: Array) -> str:

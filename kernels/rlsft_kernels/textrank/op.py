@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rlsft_kernels._backend import Backend, choose_backend
+from rlsft_kernels._backend import Backend, Supported, choose_backend
 from rlsft_kernels._checks import require_choice
 from rlsft_kernels._groups import (
+    FLOATS,
     Array,
     Groups,
     contiguous_numpy,
@@ -24,7 +25,6 @@ from rlsft_kernels._groups import (
 from rlsft_kernels.similarity.op import (
     EMBEDDING_EDGES,
     OVERLAPS,
-    SUPPORTED,
     TEXT_EDGES,
     embedding_edges,
     flat_embeddings,
@@ -33,6 +33,7 @@ from rlsft_kernels.similarity.op import (
     token_pattern,
 )
 from rlsft_kernels.similarity.tokens import TokenGroups, Tokens, token_groups
+from rlsft_kernels.textrank.cuda_path import fits, rank_on_device, require_fitting
 from rlsft_kernels.textrank.inputs import (
     FORMS,
     METHODS,
@@ -46,6 +47,8 @@ from rlsft_kernels.textrank.reference import Ranked, textrank_reference
 from rlsft_kernels.textrank.result import TextRankResult, report_nonconvergence
 from rlsft_kernels.textrank.sparse import is_sparse, textrank_sparse
 
+SUPPORTED: Supported = {"native": {"cpu": FLOATS, "cuda": FLOATS}}
+SUPPORTED_LARGE: Supported = {"native": {"cpu": FLOATS}}  # groups of more rows than a CUDA block ranks
 OVERFLOW = -2  # kOverflow in csrc; kBadInput is -1
 Outcome = tuple[Any, npt.NDArray[np.int64], npt.NDArray[np.float64]]  # flat scores [M], n_iter [G], residual [G]
 
@@ -131,7 +134,10 @@ def textrank(
             depend on threads. Embeddings that are ranked without their matrix always take Jacobi sweeps.
         on_nonconvergence: "raise" a ConvergenceError, "warn", or "ignore" when a group reaches max_iter.
         threads: native backend; None follows torch.get_num_threads().
-        backend: "native" is the C++ core on the CPU, "reference" plain PyTorch in float64.
+        backend: "native" is the compiled core: C++ on the CPU, CUDA kernels for tensors on a CUDA device, where
+            embeddings and scores stay (groups of up to 256 rows; teleport and start are checked on the host, and one
+            copy of n_iter and residual comes back, so the call waits for the device). "reference" is plain PyTorch in
+            float64.
 
     Returns:
         scores in the input's dtype (float64 from tokens), n_iter and residual for each group (0-d for one graph), as
@@ -176,10 +182,11 @@ def textrank(
         distribution("start", start, layout),
         resolve_threads(threads),
     )
-    chosen = choose_backend(
-        "textrank", backend, device_type=device_type_of(graph.flat), dtype=graph.dtype, supported=SUPPORTED
-    )
-    flat = graph.flat
+    flat, device_type = graph.flat, device_type_of(graph.flat)
+    if device_type == "cuda" and backend == "native":
+        require_fitting(layout)
+    supported = SUPPORTED if device_type == "cpu" or fits(layout) else SUPPORTED_LARGE
+    chosen = choose_backend("textrank", backend, device_type=device_type, dtype=graph.dtype, supported=supported)
     if graph.tokens is not None:
         flat = text_edges(graph.tokens, edge, overlap, chosen, options.threads)
     run = _native if chosen == "native" else _reference
@@ -219,6 +226,15 @@ def require_edge_for(edge: str, *, similarity: bool, tokens: bool) -> None:
 
 
 def _native(flat: Array, layout: Groups, edge: str | None, options: _Options) -> Outcome:
+    if isinstance(flat, torch.Tensor) and device_type_of(flat) == "cuda":
+        scores, n_iter, residual = rank_on_device(flat, layout, edge, options)
+        if (n_iter < 0).any():
+            _explain_failure(flat, layout, edge, n_iter, options.threads)
+        return scores, n_iter, residual
+    return _native_cpu(flat, layout, edge, options)
+
+
+def _native_cpu(flat: Array, layout: Groups, edge: str | None, options: _Options) -> Outcome:
     from rlsft_kernels import _C
 
     values = contiguous_numpy(flat)
