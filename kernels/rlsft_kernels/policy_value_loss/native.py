@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ def policy_value_loss_native(
     """(summed loss, sums [len(SUMS)], gradients of the sum by logprobs, values and entropy), float32."""
     from rlsft_kernels import _C
 
-    columns = [as_optional_column(x) for x in tokens.values()]
+    columns: list[Any] = [as_optional_column(x) for x in tokens.values()]
     grads = [
         torch.empty(0 if tokens[name] is None else mask.shape, dtype=torch.float32, device="cpu")
         for name in ("logprobs", "values", "entropy")
