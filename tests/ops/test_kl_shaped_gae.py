@@ -460,6 +460,19 @@ def test_offsets_are_checked(offsets: list[float], message: str) -> None:
         )
 
 
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_native_takes_rewards_per_token_and_a_weight_in_a_tensor(backend: str) -> None:
+    tokens = rollout(4, 300, torch.float32)
+    tokens["scores"] = torch.randn(4, 300)
+    exact = {name: x.double() if x.is_floating_point() else x for name, x in tokens.items()}
+    settings: dict[str, Any] = {"kl_estimator": "k3", "lam": 0.9}
+    out = kl_shaped_gae(**tokens, kl_coef=torch.tensor(0.3), **settings, backend=backend)
+    eager = kl_shaped_gae_reference(**tokens, kl_coef=torch.tensor(0.3), **settings)
+    truth = kl_shaped_gae_reference(**exact, kl_coef=torch.tensor(0.3).double(), **settings)
+    for i, name in enumerate(GaeOutput._fields[:3]):
+        assert_as_accurate_as_eager(out[i], eager[i], truth[i], name=name)
+
+
 # --- rows longer than a segment of the compiled core -----------------------------------------------------------------
 
 

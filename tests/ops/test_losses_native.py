@@ -73,6 +73,21 @@ def test_auto_runs_native_for_what_it_takes(case: Case) -> None:
 
 
 @all_cases
+def test_every_native_op_reaches_the_core(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counter says what was chosen; this says what ran."""
+    from rlsft_kernels import _C
+
+    calls: list[str] = []
+    plain = getattr(_C, case.op)
+    monkeypatch.setattr(_C, case.op, lambda *args: calls.append(case.op) or plain(*args))
+    tokens = cast(case.make(5), torch.float32)
+    case.run(tokens, "reference")
+    assert calls == []
+    case.run(tokens)
+    assert calls == [case.op]
+
+
+@all_cases
 def test_two_runs_and_any_number_of_threads_give_the_same_bits(case: Case) -> None:
     tokens = cast(case.make(20 * 8192 + 77), torch.float32)
     before = torch.get_num_threads()

@@ -153,6 +153,21 @@ def test_masked_equals_left_out(dtype: torch.dtype) -> None:
         torch.testing.assert_close(masked, pair_loss(*deltas[:, mask], beta=0.5, kind=kind))
 
 
+@DTYPES
+def test_masked_pairs_add_exactly_zero_on_the_reference_too(dtype: torch.dtype) -> None:
+    deltas = torch.randn(2, 40).to(dtype)
+    mask = torch.rand(40) > 0.5
+    for value in (math.nan, math.inf):
+        poisoned = torch.where(mask, deltas, value).requires_grad_()
+        for kind in KINDS:
+            loss, stats = pair_loss(*poisoned, beta=0.5, kind=kind, mask=mask)
+            expected = pair_loss(*deltas, beta=0.5, kind=kind, mask=mask)
+            assert torch.equal(loss, expected[0])
+            assert all(torch.equal(x, expected[1][name]) for name, x in stats.items())
+            (grad,) = torch.autograd.grad(loss, poisoned)
+            assert (grad[:, ~mask] == 0).all()
+
+
 def test_only_the_difference_counts_for_the_kinds_on_it() -> None:
     deltas = torch.randn(2, 9).double()
     for kind in ("logistic", "linear", "hinge"):

@@ -314,6 +314,19 @@ def test_strided_inputs_are_read_where_they_lie() -> None:
     torch.testing.assert_close(policy_value_loss(**strided), policy_value_loss(**tokens))
 
 
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_native_takes_moments_and_a_normalizer(backend: str) -> None:
+    tokens = batch((30, 9), torch.float32)
+    wide = {name: x.detach().double() if x.is_floating_point() else x for name, x in tokens.items()}
+    settings: dict[str, Any] = EVERYTHING | {"normalizer": torch.tensor(77.0)}
+    moments = torch.tensor([0.3, 1.7])
+    loss, stats = policy_value_loss(**tokens, **settings, moments=moments, backend=backend)
+    eager, _ = policy_value_loss_reference(**tokens, **settings, moments=moments)
+    truth, _ = policy_value_loss_reference(**wide, **settings, moments=moments.double())
+    assert_as_accurate_as_eager(loss, eager, truth)
+    assert stats["count"] == tokens["mask"].sum()
+
+
 # --- autograd and registration ---------------------------------------------------------------------------------------
 
 

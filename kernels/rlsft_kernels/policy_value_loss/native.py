@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,9 +29,10 @@ def policy_value_loss_native(
     outputs = [None if columns[k] is None else grad.numpy() for k, grad in zip((0, 3, 6), grads, strict=True)]
     sums = torch.empty(len(SUMS), dtype=torch.float32, device="cpu")
     mean, scale = (0.0, 1.0) if moments is None else moments.tolist()
-    total = _C.policy_value_loss(
+    arguments: list[Any] = [
         *columns, as_mask(mask), mean, scale, terms.clip_low, terms.clip_high, terms.dual_clip, terms.value_clip,
         terms.vf_coef, terms.entropy_coef, terms.kl_coef, KL_ESTIMATORS.index(terms.kl_estimator),
         torch.get_num_threads(), *outputs, sums.numpy(),
-    )  # fmt: skip
+    ]  # fmt: skip
+    total = _C.policy_value_loss(*arguments)
     return scalar(total), sums, grads[0], grads[1], grads[2]
