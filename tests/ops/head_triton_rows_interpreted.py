@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlsft_kernels._head import triton_launch
-from rlsft_kernels._head.triton_launch import FoldState, fold_tile_, gradient_tile_, loss_tile_
+from rlsft_kernels._head.triton_launch import TileState, fold_tile_, gradient_tile_, loss_tile_
 from rlsft_kernels.policy_value_loss.reference import kl_estimate
 from tests.support.closeness import assert_as_accurate_as_eager
 
@@ -92,9 +92,9 @@ def statistics(logits_RV: Tensor, targets_R: Tensor) -> dict[str, Tensor]:
     }
 
 
-def fold(case: Rows, edges: tuple[int, ...] = ()) -> tuple[dict[str, Tensor], FoldState]:
+def fold(case: Rows, edges: tuple[int, ...] = ()) -> tuple[dict[str, Tensor], TileState]:
     num_rows, num_columns = case.tile.shape
-    state = FoldState.empty(num_rows, case.tile.device)
+    state = TileState.empty(num_rows, case.tile.device)
     for name in ("row_max", "sum_exp", "sum_exp_shifted", "sum_exp_sq", "sum_logit", "target_logit"):
         getattr(state, name).fill_(torch.nan)  # column 0 must initialise all of it
     for start, end in zip((0, *edges), (*edges, num_columns), strict=True):

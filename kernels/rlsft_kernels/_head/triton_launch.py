@@ -27,7 +27,7 @@ _WIDE_LOSS_TABLE = ((2048, 4, 1), (8192, 8, 2), (2**31, 16, 2))  # float32
 
 
 @dataclass(frozen=True)
-class FoldState:
+class TileState:
     """Running statistics of R rows, float32; what a fold does not want it leaves untouched."""
 
     row_max: Tensor  # [R]
@@ -39,10 +39,10 @@ class FoldState:
     argmax: Tensor  # [R] int64: the first largest column, -1 in a row with NaN
 
     @staticmethod
-    def empty(num_rows: int, device: torch.device) -> FoldState:
+    def empty(num_rows: int, device: torch.device) -> TileState:
         """Room for `num_rows` rows; the fold of column 0 initialises it."""
-        floats = (torch.empty(num_rows, dtype=torch.float32, device=device) for _ in range(6))
-        return FoldState(*floats, argmax=torch.empty(num_rows, dtype=torch.int64, device=device))
+        floats = [torch.empty(num_rows, dtype=torch.float32, device=device) for _ in range(6)]
+        return TileState(*floats, torch.empty(num_rows, dtype=torch.int64, device=device))
 
 
 def fold_tile_(
@@ -50,7 +50,7 @@ def fold_tile_(
     column_start: int,
     targets_R: Tensor,
     *,
-    state: FoldState,
+    state: TileState,
     bias_V: Tensor | None = None,
     temperature: float | Tensor = 1.0,
     logit_scale: float = 1.0,

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from rlsft_kernels._head.head import Head
 from rlsft_kernels._head.rows import FoldState, RowGradients
-from rlsft_kernels._head.triton_launch import FoldState as TileState
-from rlsft_kernels._head.triton_launch import fold_tile_, gradient_tile_
+from rlsft_kernels._head.triton_launch import TileState, fold_tile_, gradient_tile_
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
