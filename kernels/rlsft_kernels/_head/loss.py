@@ -19,6 +19,7 @@ from rlsft_kernels._head.passes import (
     statistics_of,
 )
 from rlsft_kernels._head.rows import RowKernels
+from rlsft_kernels._head.token_rule import TokenRule
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def loss_in_forward(
     needs: Needs,
     tile_bytes: int,
     plan: LossPlan,
+    rule: TokenRule | None = None,
 ) -> tuple[dict[str, Tensor], HeadGradients]:
     """The wanted statistics and the gradients, all rows in the order of `tokens`; one product where none is needed."""
     if not needs:
@@ -66,7 +68,15 @@ def loss_in_forward(
         return values, HeadGradients((None,) * len(head.weights), (None,) * len(head.weights), None)
     if not plan.by_columns:
         return gradients_in_forward(
-            head, kernels, tokens, wanted, coefficients, needs, tile_bytes, weight_dtype=plan.weight_dtype
+            head,
+            kernels,
+            tokens,
+            wanted,
+            coefficients,
+            needs,
+            tile_bytes,
+            weight_dtype=plan.weight_dtype,
+            rule=rule,
         )
     columns = min(head.num_columns, plan.kept_bytes // max(1, len(tokens) * head.dtype.itemsize))
     kept = keep_logits(head, head.weights[0].new_empty(columns * len(tokens)), len(tokens), tile_bytes)

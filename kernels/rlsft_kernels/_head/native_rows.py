@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlsft_kernels._head.head import Head
 from rlsft_kernels._head.rows import FoldState, RowGradients
+from rlsft_kernels._head.token_rule import TokenRule
 from rlsft_kernels._outer_product import accumulate_weight_gradient, adds_in_float32
 
 DTYPES = ("float32", "bfloat16")
@@ -47,6 +48,13 @@ def gradient_(
         _dense(g.row_max), _dense(g.log_sum), _dense(g.logprob), _numpy(g.entropy), _numpy(g.by_logprob),
         _numpy(g.by_entropy), _numpy(g.by_lse), _numpy(order), _bits(out), torch.get_num_threads(),
     )  # fmt: skip
+
+
+def loss_(
+    head: Head, tile_RV: Tensor, targets_R: Tensor, temperature: float | Tensor, rule: TokenRule
+) -> dict[str, Tensor] | None:
+    """See `RowKernels.loss_`: in two passes here, so that rows without a gradient can be left out between them."""
+    return None
 
 
 def accumulate_(total_VH: Tensor, grad_tile_RV: Tensor, hidden_RH: Tensor, *, first: bool) -> None:

@@ -15,6 +15,7 @@ from rlsft_kernels._head.gradients import ColumnGradients, HeadGradients, Needs,
 from rlsft_kernels._head.head import Head, Tokens, statistics_dtype
 from rlsft_kernels._head.rows import FoldState, RowGradients, RowKernels, finish_fold, start_fold
 from rlsft_kernels._head.tiling import Tiling, rows_of, tiles_of
+from rlsft_kernels._head.token_rule import TokenRule
 
 # (rows of the pass, their statistics) -> gradients of the loss by logprob and by entropy (None: zero), [R] each
 Coefficients = Callable[[slice, dict[str, Tensor]], tuple[Tensor, Tensor | None]]
@@ -144,11 +145,13 @@ def gradients_in_forward(
     tile_bytes: int,
     *,
     weight_dtype: torch.dtype,
+    rule: TokenRule | None = None,
 ) -> tuple[dict[str, Tensor], HeadGradients]:
     """Statistics and gradients of a loss whose gradient by a row's outputs depends on that row alone: three products.
 
     Each tile of whole rows is folded, its rows get their coefficients, and it is overwritten with its own gradient
-    while it is at hand. Rows without a coefficient are left out of the two products that follow.
+    while it is at hand. Rows without a coefficient are left out of the two products that follow. Kernels that know the
+    loss by its `rule` do all of it in one launch, for all rows.
     """
     out = RowGradientSums(head, kernels, len(tokens), needs, weight_dtype)
     tiling = rows_of(len(tokens), head.num_columns, head.dtype, tile_bytes)
@@ -159,6 +162,13 @@ def gradients_in_forward(
     for rows in tiling.row_blocks() if len(tokens) else ():
         tile_RV, hiddens = _view(buffer, rows, all_columns), tokens.hiddens_of(rows)
         head.product_(tile_RV, hiddens, all_columns)
+        fused = None
+        if rule is not None:
+            fused = kernels.loss_(head, tile_RV, tokens.targets[rows], tokens.temperature_of(rows), rule.of(rows))
+        if fused is not None:
+            found.append(fused)
+            out.add(torch.arange(rows.start, rows.stop, device=device), hiddens, tile_RV)
+            continue
         state = start_fold(len(tile_RV), wanted, device=device, dtype=kernels.state_dtype(head.dtype))
         targets_R, temperature = tokens.targets[rows], tokens.temperature_of(rows)
         kernels.fold_(head, tile_RV, all_columns, targets_R, temperature, state)

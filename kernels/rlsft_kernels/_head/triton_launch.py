@@ -42,7 +42,8 @@ class TileState:
     def empty(num_rows: int, device: torch.device) -> TileState:
         """Room for `num_rows` rows; the fold of column 0 initialises it."""
         floats = [torch.empty(num_rows, dtype=torch.float32, device=device) for _ in range(6)]
-        return TileState(*floats, torch.empty(num_rows, dtype=torch.int64, device=device))
+        first = torch.empty(num_rows, dtype=torch.int64, device=device)
+        return TileState(floats[0], floats[1], floats[2], floats[3], floats[4], floats[5], first)
 
 
 def fold_tile_(

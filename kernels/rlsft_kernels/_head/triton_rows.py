@@ -7,7 +7,8 @@ from torch import Tensor
 
 from rlsft_kernels._head.head import Head
 from rlsft_kernels._head.rows import FoldState, RowGradients
-from rlsft_kernels._head.triton_launch import TileState, fold_tile_, gradient_tile_
+from rlsft_kernels._head.token_rule import TokenRule
+from rlsft_kernels._head.triton_launch import TileState, fold_tile_, gradient_tile_, loss_tile_
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -48,6 +49,24 @@ def gradient_(
         entropy_R=g.entropy, grad_logprob_R=g.by_logprob, grad_entropy_R=g.by_entropy, grad_lse_R=g.by_lse,
         bias_V=head.bias_of(columns), temperature=g.temperature, logit_scale=head.logit_scale, softcap=head.softcap,
     )  # fmt: skip
+
+
+def loss_(
+    head: Head, tile_RV: Tensor, targets_R: Tensor, temperature: float | Tensor, rule: TokenRule
+) -> dict[str, Tensor] | None:
+    """See `RowKernels.loss_`: one launch reads a row, scores it and overwrites it."""
+    num_rows, device = len(tile_RV), tile_RV.device
+    floats = {name: torch.empty(num_rows, dtype=torch.float32, device=device) for name in ("logprob", "entropy")}
+    is_top1 = torch.empty(num_rows, dtype=torch.bool, device=device)
+    loss_tile_(
+        tile_RV, targets_R, rule=rule.kind, logprob_R=floats["logprob"], with_gradient=True,
+        entropy_R=floats["entropy"], is_top1_R=is_top1, weight_R=rule.weights, advantages_R=rule.advantages,
+        old_logprobs_R=rule.old_logprobs, ref_logprobs_R=rule.ref_logprobs if rule.kl_coef != 0 else None,
+        clip_low=rule.clip_low, clip_high=rule.clip_high, dual_clip=rule.dual_clip, kl_coef=rule.kl_coef,
+        kl_estimator=rule.kl_estimator, entropy_coef=rule.entropy_coef, bias_V=head.bias_of(slice(0, head.num_columns)),
+        temperature=temperature, logit_scale=head.logit_scale, softcap=head.softcap,
+    )  # fmt: skip
+    return {**floats, "is_top1": is_top1}
 
 
 def accumulate_(total_VH: Tensor, grad_tile_RV: Tensor, hidden_RH: Tensor, *, first: bool) -> None:

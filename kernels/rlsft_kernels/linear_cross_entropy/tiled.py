@@ -15,6 +15,7 @@ from rlsft_kernels._head.gradients import HeadGradients, Needs, scatter_rows
 from rlsft_kernels._head.head import Head, labelled_tokens, statistics_dtype
 from rlsft_kernels._head.loss import LossPlan, loss_in_forward
 from rlsft_kernels._head.rows import RowKernels
+from rlsft_kernels._head.token_rule import TokenRule
 
 _WANTED = frozenset(("logprob", "entropy", "is_top1", "row_max", "log_sum"))
 
@@ -47,7 +48,8 @@ def linear_cross_entropy_fwd(
     def coefficients(rows: slice, values: dict[str, Tensor]) -> tuple[Tensor, None]:
         return -weights_L[rows] * _trust(values["logprob"], kind), None
 
-    values, found = loss_in_forward(head, kernels, tokens, _WANTED, coefficients, needs, tile_bytes, plan)
+    rule = TokenRule(kind, weights_L)
+    values, found = loss_in_forward(head, kernels, tokens, _WANTED, coefficients, needs, tile_bytes, plan, rule)
     logprob_L = values["logprob"]
     total = -_sum(weights_L != 0, weights_L * _trust(logprob_L, kind) * logprob_L)
     counted_L = torch.ones_like(weights_L, dtype=torch.bool) if rows_L is not None else targets_N != ignore_index

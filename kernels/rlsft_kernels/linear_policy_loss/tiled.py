@@ -11,6 +11,7 @@ from rlsft_kernels._head.gradients import HeadGradients, Needs, scatter_rows
 from rlsft_kernels._head.head import Head, labelled_tokens, statistics_dtype
 from rlsft_kernels._head.loss import LossPlan, loss_in_forward
 from rlsft_kernels._head.rows import RowKernels
+from rlsft_kernels._head.token_rule import TokenRule
 from rlsft_kernels.linear_policy_loss.terms import LossTerms, PolicyTokens, token_loss
 from rlsft_kernels.policy_value_loss.torch_path import sum_statistics
 
@@ -59,12 +60,21 @@ def linear_policy_loss_fwd(
         found = token_loss(loss.kind, loss.terms, values["logprob"], values["entropy"], tokens.of(part))
         return found.by_logprob, found.by_entropy
 
-    values, gradients = loss_in_forward(head, kernels, rows, _WANTED, coefficients, needs, tile_bytes, plan)
+    rule = _rule(loss, tokens)
+    values, gradients = loss_in_forward(head, kernels, rows, _WANTED, coefficients, needs, tile_bytes, plan, rule)
     found = token_loss(loss.kind, loss.terms, values["logprob"], values["entropy"], tokens)
     total = torch.where(mask_L, found.loss, 0).sum()
     hidden_grads = tuple(scatter_rows(x, rows_L, len(targets_N)) for x in gradients.hiddens)
     statistics = sum_statistics(found.statistics, mask_L, wide)
     return total, statistics, HeadGradients(hidden_grads, gradients.weights, gradients.bias)
+
+
+def _rule(loss: PolicyLoss, tokens: PolicyTokens) -> TokenRule:
+    t = loss.terms
+    return TokenRule(
+        loss.kind, tokens.weights, tokens.advantages, tokens.old_logprobs, tokens.ref_logprobs, t.clip_low, t.clip_high,
+        t.dual_clip, t.kl_coef, t.kl_estimator, t.entropy_coef,
+    )  # fmt: skip
 
 
 def _counted(
