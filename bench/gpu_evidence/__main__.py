@@ -28,7 +28,7 @@ def measure(job: Any) -> dict[str, Any]:
     with counted() as launches:
         error = job.run()
     return {
-        "work": job.work, "provider": job.provider, "version": _version(job.package), "loss_error": error,
+        "work": job.work, "provider": job.provider, "version": _version(job.package), "error": error,
         "tile_bytes": job.tile_bytes, "tile": _moved(launches, job.tile), "all": _moved(launches, ()),
         "dot_flops": sum(launch.dot_flops for launch in launches), "gemm_flops_by_formula": job.gemm_flops,
         "launches": [launch.as_json() for launch in launches],
@@ -46,7 +46,7 @@ def _moved(launches: list[LaunchTraffic], tensors: tuple[str, ...]) -> dict[str,
 
 
 def _version(package: str) -> str:
-    return "ours" if package == "rlsft_kernels" else metadata.version(package)
+    return "" if package.startswith("rlsft_kernels") else metadata.version(package)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -63,10 +63,11 @@ def table(rows: list[dict[str, Any]]) -> str:
         issued, unique = (
             sum(everything[f"{k}_{what}"] for k in ("load", "store", "atomic")) for what in ("issued", "unique")
         )
-        lines.append(
-            f"| {row['work']} | {row['provider']} {row['version']} | {' | '.join(passes)} | {issued:,} | {unique:,} "
-            f"| {row['dot_flops'] / 1e9:.3f} | {row['gemm_flops_by_formula'] / 1e9:.3f} |"
-        )
+        cells = [
+            row["work"], f"{row['provider']} {row['version']}".strip(), *passes, f"{issued:,}", f"{unique:,}",
+            f"{row['dot_flops'] / 1e9:.3f}", f"{row['gemm_flops_by_formula'] / 1e9:.3f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -80,7 +81,7 @@ def main() -> None:
             print(f"{job.work} by {job.provider}: {job.package} is not installed (see the top of this file)")
             continue
         rows.append(measure(job))
-        print(f"{job.work} by {job.provider}: loss error {rows[-1]['loss_error']:.1e}")
+        print(f"{job.work} by {job.provider}: error {rows[-1]['error']:.1e}")
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "traffic.json").write_text(json.dumps(rows, indent=1) + "\n")
     (RESULTS / "traffic.md").write_text(table(rows))

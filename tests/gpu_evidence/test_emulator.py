@@ -99,6 +99,8 @@ def test_an_unknown_opcode_raises_although_it_is_never_reached(line: str) -> Non
     [
         "add.rz.f32 %f1, %f2, %f3;",
         "add.cc.u32 %r3, %r1, %r2;",
+        "mul.rn.f32.bf16 %f1, %r3, %f2;",
+        "add.rn.f32.f32 %f1, %f2, %f3;",
         "mad.hi.u32 %r3, %r1, %r2, %r1;",
         "add.sat.s32 %r3, %r1, %r2;",
         "max.xorsign.abs.f32 %f1, %f2, %f3;",
@@ -200,6 +202,25 @@ def test_bfloat16_rounds_to_nearest_even_as_torch() -> None:
     x = torch.cat([x, special])
     expected = x.bfloat16().float().numpy()
     np.testing.assert_array_equal(from_bf16(to_bf16(x.numpy())), expected)
+
+
+def test_a_mixed_sum_takes_bfloat16_and_float32() -> None:
+    """Only the first operand is narrow; reading both as bfloat16 gives plausible nonsense."""
+    half, wide = to_bf16(np.array([1.5], np.float32))[0], np.array([0.1], np.float32).view(np.uint32)[0]
+    body = f"mov.b16 %rs1, {half}; mov.b32 %r4, {wide}; sub.rn.f32.bf16 %r3, %rs1, %r4;"
+    out, _ = run(body + STORE)
+    assert out.view(torch.float32)[0] == torch.tensor(1.5) - torch.tensor(0.1)
+    body = f"mov.b16 %rs1, {half}; mov.b32 %r4, {wide}; fma.rn.f32.bf16 %r3, %rs1, %rs1, %r4;"
+    assert run(body + STORE)[0].view(torch.float32)[0] == torch.tensor(2.25) + torch.tensor(0.1)
+
+
+def test_packed_float32_arithmetic() -> None:
+    body = """
+    mov.b32 %r3, 0f3FC00000;
+    mov.b64 %rd4, {%r3, %r3};
+    fma.rn.f32x2 %rd5, %rd4, %rd4, %rd4;
+    mov.b64 {%r4, %r3}, %rd5;"""
+    assert run(body + STORE)[0].view(torch.float32)[0] == 1.5 * 1.5 + 1.5
 
 
 def test_fma_of_float64_rounds_once() -> None:
