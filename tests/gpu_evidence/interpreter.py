@@ -48,6 +48,8 @@ def repair() -> None:
     builder.binary_op = _in_float32(builder.binary_op, operands=2)
     builder.ternary_op = _in_float32(builder.ternary_op, operands=3)
     builder.create_dot = _dot_in_float32(builder.create_dot)
+    for operations in (triton_interpreter.ReduceOps, triton_interpreter.ScanOps):
+        operations.apply_impl = _reduced_in_float32(operations.apply_impl)
     for name, function in _LIBDEVICE.items():
         setattr(libdevice, name, _elementwise(function))
 
@@ -94,6 +96,30 @@ def _dot_in_float32(original: Callable[..., Any]) -> Callable[..., Any]:
         return original(self, _widened(a), _widened(b), *rest, **options)
 
     return dot
+
+
+def _reduced_in_float32(original: Callable[..., Any]) -> Callable[..., Any]:
+    """tl.sum and tl.cumsum add in float32 and round once; the order inside the compiled code is another."""
+
+    def reduce(self: Any, inputs: Any) -> Any:
+        is_narrow = [_is_bf16(x.handle) for x in inputs]
+        if not any(is_narrow):
+            return original(self, inputs)
+        results = original(self, tuple(_as_tensor(_widened(x.handle), tl.float32) for x in inputs))
+        listed = list(results) if isinstance(results, (list, tuple)) else [results]
+        narrowed = [
+            _as_tensor(_narrowed(x.handle), tl.bfloat16) if narrow else x
+            for x, narrow in zip(listed, [*is_narrow, *[False] * len(listed)], strict=False)
+        ]
+        return narrowed if isinstance(results, (list, tuple)) else narrowed[0]
+
+    return reduce
+
+
+def _as_tensor(handle: Any, dtype: Any) -> Any:
+    shape = list(handle.data.shape)
+    is_scalar = shape in ([], [1]) and handle.data.size == 1
+    return tl.core.tensor(handle, dtype if is_scalar else tl.block_type(dtype, shape))
 
 
 def _elementwise(function: Callable[[Any], Any]) -> Callable[..., Any]:

@@ -1,11 +1,21 @@
-"""The registry: every kernel the harness checks. A new kernel is one more entry in a file of `entries/`."""
+"""The registry: every kernel the harness checks. A new kernel is one more `Kernel` in a file of `entries/`."""
 
 from __future__ import annotations
 
-from tests.gpu_evidence.entries import sample
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+from tests.gpu_evidence import entries
 from tests.gpu_evidence.registry import Kernel
 
-KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in (*sample.KERNELS,)}
+
+def _entries() -> Iterator[Kernel]:
+    for module in sorted(pkgutil.iter_modules(entries.__path__), key=lambda module: module.name):
+        yield from importlib.import_module(f"{entries.__name__}.{module.name}").KERNELS
+
+
+KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in _entries()}
 
 
 def cases_of(mode: str) -> list[tuple[str, str]]:

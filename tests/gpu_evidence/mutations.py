@@ -21,9 +21,10 @@ def _wrong_lane(ptx: str) -> str:
     return re.sub(r"(shfl\.sync\.bfly\.b32\s*[^,]+,\s*[^,]+), (?:1|0x1),", r"\1, 2,", ptx)
 
 
-def _no_mask(ptx: str) -> str:
-    """The first predicated global load runs for every lane."""
-    return re.sub(r"@!?%p\d+\s+(ld\.global)", r"\1", ptx, count=1)
+def _no_load_mask(ptx: str) -> str:
+    """Predicated global loads run for every lane; copies that a size of 0 switches off copy all their bytes."""
+    loads = re.sub(r"@!?%p\d+\s+(ld\.global)", r"\1", ptx)
+    return re.sub(r"(cp\.async\.c[ag]\.shared\.global[^;]*\], 0x\w+), %r\d+;", r"\1;", loads)
 
 
 def _no_store_mask(ptx: str) -> str:
@@ -37,8 +38,8 @@ MUTATIONS: dict[str, Mutation] = {
     "shuffle from the wrong lane": _wrong_lane,
     "less becomes less or equal": lambda ptx: re.sub(r"setp\.lt\.([su])(32|64)", r"setp.le.\1\2", ptx),
     "greater becomes greater or equal": lambda ptx: re.sub(r"setp\.gt\.([su])(32|64)", r"setp.ge.\1\2", ptx),
-    "load mask dropped": _no_mask,
-    "store mask dropped": _no_store_mask,
+    "load masks dropped": _no_load_mask,
+    "store masks dropped": _no_store_mask,
     "maximum becomes minimum": lambda ptx: re.sub(r"\bmax(\.NaN)?(\.ftz)?\.f32", r"min\1\2.f32", ptx),
     "add becomes subtract": lambda ptx: re.sub(r"\badd(\.rn)?(\.ftz)?\.f32", r"sub\1\2.f32", ptx),
 }  # fmt: skip

@@ -53,7 +53,7 @@ class Arithmetic(Registers):
         return value
 
     def _compute(self, modifiers: Modifiers, operands: Operands, function: Callable[..., Any]) -> None:
-        type_name = types_of(modifiers)[-1]
+        type_name, *narrow = types_of(modifiers)
         destination, sources = operands[0], operands[1:]
         if type_name in ("bf16x2", "f16x2"):
             return self.put(destination, self._two_halves(type_name, sources, function))
@@ -61,7 +61,11 @@ class Arithmetic(Registers):
             pairs = [np.ascontiguousarray(self.lanes(x, "b64")).view(np.float32).reshape(-1, 2) for x in sources]
             result = np.ascontiguousarray(np.asarray(function(*pairs)).astype(np.float32))
             return self.put(destination, result.view(np.uint64).reshape(-1))
-        values = [np.asarray(self.value(x, type_name)) for x in sources]
+        # all but the last input are narrow where two types are given: what is added to is float32
+        kinds = [*(narrow or [type_name]) * (len(sources) - 1), type_name]
+        values = [np.asarray(self.value(x, kind)) for x, kind in zip(sources, kinds, strict=True)]
+        if narrow:
+            values = [x.astype(np.float32) for x in values]
         if type_name == "bf16":
             return self.put(destination, to_bf16(np.asarray(function(*values))))
         if type_name == "f32":

@@ -98,9 +98,19 @@ def require_modelled(opcode: str, modifiers: tuple[str, ...], line: str) -> None
     _require_modelled_together(opcode, modifiers, line)
 
 
+_MOST_TYPES = {"cvt": 2, "mma": 4, "wgmma": 3}
+
+
+def _is_mixed(opcode: str, types: list[str]) -> bool:
+    """Blackwell's float32 sums with half-precision inputs."""
+    return opcode in ("add", "sub", "fma") and types in (["f32", "bf16"], ["f32", "f16"])
+
+
 def _require_modelled_together(opcode: str, modifiers: tuple[str, ...], line: str) -> None:
     """Modifiers that are modelled for some types only."""
     types = [name for name in modifiers if is_type(name)]
+    if len(types) > _MOST_TYPES.get(opcode, 1) and not _is_mixed(opcode, types):
+        raise EmulatorError(f"{opcode} of {' and '.join(types)} is not modelled: {line}")
     integer = bool(types) and types[-1][0] in "su"
     if "sat" in modifiers and opcode in ("add", "sub", "mul", "fma") and (integer or types[-1] != "f32"):
         raise EmulatorError(f"saturation of {types[-1]} is not modelled: {line}")
