@@ -99,12 +99,13 @@ def _fold_block(
 ):  # fmt: skip
     """Adds `[ROUNDS, LANES]` logits to the lanes' running maximum and sums, all shifted by that maximum."""
     new_top = tl.maximum(top, tl.max(logits, axis=0))
-    decay = _exp(top - new_top)
+    rise = tl.maximum(top - new_top, _LOWEST)
+    decay = _exp(rise)
     difference = logits - new_top[None, :]
     weights = _exp(difference)
     if ENTROPY:
         weighted = weights * tl.maximum(difference, _LOWEST)
-        shifted = decay * (shifted + total * tl.maximum(top - new_top, _LOWEST)) + tl.sum(weighted, axis=0)
+        shifted = decay * (shifted + total * rise) + tl.sum(weighted, axis=0)
     if SQUARES:
         squares = decay * decay * squares + tl.sum(weights * weights, axis=0)
     if MEAN:
@@ -159,10 +160,11 @@ def _merge_lanes(
     ENTROPY: tl.constexpr, SQUARES: tl.constexpr, MEAN: tl.constexpr, TOP1: tl.constexpr,
 ):  # fmt: skip
     row_top = tl.max(top, axis=0)
-    decay = _exp(top - row_top)
+    rise = tl.maximum(top - row_top, _LOWEST)
+    decay = _exp(rise)
     row_shifted, row_squares, row_plain, row_first = 0.0, 0.0, 0.0, 0
     if ENTROPY:
-        row_shifted = tl.sum(decay * (shifted + total * tl.maximum(top - row_top, _LOWEST)), axis=0)
+        row_shifted = tl.sum(decay * (shifted + total * rise), axis=0)
     if SQUARES:
         row_squares = tl.sum(decay * decay * squares, axis=0)
     if MEAN:
