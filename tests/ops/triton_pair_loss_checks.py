@@ -55,7 +55,7 @@ def check(real: Tensor, generated: Tensor, mask: Tensor | None, normalizer: Tens
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [1, 3, 1024, 1025, 2049])
 def test_pair_loss_equals_the_reference(kind: str, count: int) -> None:
-    for dtype in DTYPES:
+    for dtype in DTYPES if count == 1025 else DTYPES[:1]:
         real, generated, mask = pairs(count, dtype)
         terms = PairTerms(kind, 0.5, 0.25, 0.0)
         check(real, generated, mask, None, terms)
