@@ -21,7 +21,8 @@ _LOAD_BYTES = 16
 # (widest tile, warps, rounds of one 16-byte load a thread). No autotuning: a new length must not stall training.
 _FOLD_TABLE = ((2048, 4, 1), (8192, 4, 2), (2**31, 8, 4))
 _GRADIENT_TABLE = ((2048, 4, 1), (8192, 4, 2), (2**31, 8, 2))
-# One row a multiprocessor: what the second pass over the row reads is then still in the L2 cache.
+# As few rows at once as the registers allow (one a multiprocessor where the tile is 16 bits wide): the second pass over
+# a row can then find it in the L2 cache.
 _LOSS_TABLE = ((2048, 4, 1), (8192, 8, 2), (2**31, 16, 4))
 _WIDE_LOSS_TABLE = ((2048, 4, 1), (8192, 8, 2), (2**31, 16, 2))  # float32
 
@@ -41,8 +42,8 @@ class FoldState:
     @staticmethod
     def empty(num_rows: int, device: torch.device) -> FoldState:
         """Room for `num_rows` rows; the fold of column 0 initialises it."""
-        floats = (torch.empty(num_rows, dtype=torch.float32, device=device) for _ in range(6))
-        return FoldState(*floats, argmax=torch.empty(num_rows, dtype=torch.int64, device=device))
+        floats = [torch.empty(num_rows, dtype=torch.float32, device=device) for _ in range(6)]
+        return FoldState(*floats, torch.empty(num_rows, dtype=torch.int64, device=device))
 
 
 def fold_tile_(
