@@ -42,8 +42,12 @@ class FoldState:
     @staticmethod
     def empty(num_rows: int, device: torch.device) -> FoldState:
         """Room for `num_rows` rows; the fold of column 0 initialises it."""
-        floats = [torch.empty(num_rows, dtype=torch.float32, device=device) for _ in range(6)]
-        return FoldState(*floats, torch.empty(num_rows, dtype=torch.int64, device=device))
+        # one allocation each: rows of one tensor would differ in alignment, for which Triton compiles again
+        row_max, sum_exp, shifted, squares, sum_logit, target_logit = (
+            torch.empty(num_rows, dtype=torch.float32, device=device) for _ in range(6)
+        )
+        argmax = torch.empty(num_rows, dtype=torch.int64, device=device)
+        return FoldState(row_max, sum_exp, shifted, squares, sum_logit, target_logit, argmax)
 
 
 def fold_tile_(
