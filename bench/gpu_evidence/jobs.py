@@ -33,7 +33,7 @@ class Job:
     gemm_flops: int = 0
 
 
-OURS = "rlsft_kernels._head"
+OURS = "rlsft_kernels._head.triton_rows"
 
 
 def _logits(rows: int = ROWS) -> torch.Tensor:
@@ -102,7 +102,7 @@ def our_linear_cross_entropy() -> float:
 
 
 def _our_rows(tile: torch.Tensor, targets: torch.Tensor, **settings: Any) -> torch.Tensor:
-    from rlsft_kernels._head.triton_launch import loss_tile_
+    from rlsft_kernels._head.triton_rows import loss_tile_
 
     logprobs = torch.empty(len(tile))
     loss_tile_(tile, targets, logprob_R=logprobs, with_gradient=True, grad_logprob_R=torch.empty(len(tile)), **settings)

@@ -52,6 +52,9 @@ def run(
     Floats cross in the width of the parameter. Raises EmulatorError for stray, misaligned or unmodelled accesses.
     """
     module = Module(ptx if mutation is None else mutation(ptx), kernel)
+    if len(arguments) != len(module.parameters):
+        names = ", ".join(parameter.name for parameter in module.parameters)
+        raise ValueError(f"{kernel} takes {len(module.parameters)} arguments ({names}), got {len(arguments)}")
     values: list[int | float | None] = []
     buffers: list[Buffer] = []
     for parameter, argument in zip(module.parameters, arguments, strict=True):
