@@ -3,7 +3,7 @@
 With `S_t = gamma * V_next + gamma * lam * A_next`, where next is the next unmasked token, `A_t = r_t + S_t - V_t` and
 `S` before token t is `gamma * lam * (r_t + S_t) + gamma * (1 - lam) * V_t`: a first-order linear recursion, which scans
 in parallel. A masked token is the identity. Behind the last token S is `gamma * bootstrap + score`, so a score finds
-the last unmasked token without a search. Lane t of a block scans token t + 1, which leaves `S_t` at token t.
+the last unmasked token without a search. The scan leaves `S` before each token; shifted by a lane it is `S_t`.
 
 Rows lie padded or flat alike: row b is the tokens `[start_b, end_b)`. Many rows take one program each; few long ones
 are cut into blocks, each summed up as `S_before = decay * S_after + gain` first. Cuts depend on shapes only.
@@ -112,19 +112,11 @@ def _tokens(
 
 
 @triton.jit
-def _scan_block(
-    scores_ptr, logp_ptr, ref_ptr, values_ptr, mask_ptr, first, end, kl_coef, gamma_lam, gamma_rest,
-    KL_KIND: tl.constexpr, DENSE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """At each lane the recursion from the end of the block to behind its token: decay and gain."""
-    next_offsets = first + 1 + tl.arange(0, BLOCK)
-    keep, value, _kl, _score, reward = _tokens(
-        scores_ptr, logp_ptr, ref_ptr, values_ptr, mask_ptr, next_offsets, next_offsets < end, kl_coef, KL_KIND, DENSE
-    )
+def _scan_block(keep, value, reward, gamma_lam, gamma_rest):
+    """At each lane the recursion from the end of the block to before its token: decay and gain."""
     decay = tl.where(keep, gamma_lam, 1.0)
     gain = tl.where(keep, gamma_lam * reward + gamma_rest * value, 0.0)
-    decay, gain = tl.associative_scan((decay, gain), 0, _compose, reverse=True)
-    return decay, gain
+    return tl.associative_scan((decay, gain), 0, _compose, reverse=True)
 
 
 @triton.jit
@@ -138,21 +130,20 @@ def summary_kernel(
     num_slots, num_cuts, width, gamma_bits, decay_bits, rest_bits,
     KL_KIND: tl.constexpr, DENSE: tl.constexpr, CUT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Decay and gain of tokens `first + 1 ... first + BLOCK`, and how many of `first ... first + BLOCK - 1` count."""
+    """Decay, gain and number of tokens that count of one block of one row."""
     program = tl.program_id(0).to(tl.int64)
     row, cut = program // num_cuts, program % num_cuts
     start, end = _row_bounds(row, cu_ptr, width)
-    first = start + cut * BLOCK
-    if first < end:
-        decay, gain = _scan_block(
-            scores_ptr, logp_ptr, ref_ptr, values_ptr, mask_ptr, first, end, tl.load(kl_coef_ptr).to(tl.float32),
-            as_float(decay_bits), as_float(rest_bits), KL_KIND, DENSE, BLOCK,
+    offsets = start + cut * BLOCK + tl.arange(0, BLOCK)
+    if start + cut * BLOCK < end:
+        keep, value, _kl, _score, reward = _tokens(
+            scores_ptr, logp_ptr, ref_ptr, values_ptr, mask_ptr, offsets, offsets < end,
+            tl.load(kl_coef_ptr).to(tl.float32), KL_KIND, DENSE,
         )  # fmt: skip
+        decay, gain = _scan_block(keep, value, reward, as_float(decay_bits), as_float(rest_bits))
         out = summaries_ptr + start // BLOCK + row + cut
         tl.store(out, _first_lane(decay, BLOCK))
         tl.store(out + num_slots, _first_lane(gain, BLOCK))
-        offsets = first + tl.arange(0, BLOCK)
-        keep = tl.load(mask_ptr + offsets, mask=offsets < end, other=0) != 0
         tl.store(out + 2 * num_slots, tl.sum(tl.where(keep, 1.0, 0.0)))
 
 
@@ -206,22 +197,21 @@ def scan_kernel(
         carry, seen = _behind_cut(summaries_ptr, slot, cut, last_cut, num_slots, carry, SEGMENTS)
         last_cut = cut
     for step in range(num_steps):
-        first = start + (last_cut - step) * BLOCK
-        decay, gain = _scan_block(
-            scores_ptr, logp_ptr, ref_ptr, values_ptr, mask_ptr, first, end, kl_coef, as_float(decay_bits),
-            as_float(rest_bits), KL_KIND, DENSE, BLOCK,
-        )  # fmt: skip
-        behind = gain + decay * carry
-        offsets = first + tl.arange(0, BLOCK)
+        lanes = tl.arange(0, BLOCK)
+        offsets = start + (last_cut - step) * BLOCK + lanes
         inside = offsets < end
         keep, value, kl, score, reward = _tokens(
             scores_ptr, logp_ptr, ref_ptr, values_ptr, mask_ptr, offsets, inside, kl_coef, KL_KIND, DENSE
         )
+        decay, gain = _scan_block(keep, value, reward, as_float(decay_bits), as_float(rest_bits))
+        before = gain + decay * carry
+        shifted = tl.gather(before, tl.minimum(lanes + 1, BLOCK - 1), 0)
+        behind = tl.where(lanes == BLOCK - 1, carry, shifted)
         returns = reward + behind
         advantages = returns - value
         tl.store(returns_ptr + offsets, tl.where(keep, returns, 0.0), mask=inside)
         tl.store(advantages_ptr + offsets, tl.where(keep, advantages, 0.0), mask=inside)
-        carry = _first_lane(behind, BLOCK)
+        carry = _first_lane(before, BLOCK)
 
         count = tl.sum(tl.where(keep, 1.0, 0.0))
         out = partials_ptr + slot + last_cut - step
