@@ -88,7 +88,7 @@ def test_linear_logprob(kept_columns: int) -> None:
 
 
 def fused(plan_dtype: torch.dtype = torch.float32) -> LossPlan:
-    return LossPlan(False, plan_dtype, 0)
+    return LossPlan(False, plan_dtype)
 
 
 @pytest.mark.parametrize("kind", ["nll", "dft"])

@@ -11,7 +11,7 @@ from rlsft_kernels._backend import resolve_backend
 from rlsft_kernels._head.head import statistics_dtype
 from rlsft_kernels._head.inputs import HeadInputs
 from rlsft_kernels._head.loss import LossPlan, plan_loss
-from rlsft_kernels._head.select import SUPPORTED, row_kernels
+from rlsft_kernels._head.select import SUPPORTED
 from rlsft_kernels._saved_gradients import scale_saved_gradients
 
 
@@ -24,9 +24,8 @@ def needed_gradients(*inputs: Tensor | None) -> list[bool]:
 def chosen_plan(inputs: HeadInputs, needs: list[bool], tile_bytes: int, backend: str) -> LossPlan:
     """The plan of a call, from shapes and dtypes alone."""
     return plan_loss(
-        inputs.hidden.shape[0], inputs.weight, needs_weight=needs[1], tile_bytes=tile_bytes, backend=backend,
-        accumulates=row_kernels(backend).accumulates(inputs.weight.dtype),
-    )  # fmt: skip
+        inputs.hidden.shape[0], inputs.weight, needs_weight=needs[1], tile_bytes=tile_bytes, backend=backend
+    )
 
 
 def fake_gradients(inputs: HeadInputs, needs: list[bool], tile_bytes: int, op: str, backend: str) -> tuple[Tensor, ...]:

@@ -13,7 +13,6 @@ from rlsft_kernels._head.passes import (
     Coefficients,
     gradients_by_columns,
     gradients_in_forward,
-    keep_logits,
     live_rows,
     row_gradients,
     statistics_of,
@@ -28,27 +27,23 @@ class LossPlan:
 
     by_columns: bool
     weight_dtype: torch.dtype
-    kept_bytes: int
 
 
-def plan_loss(
-    num_rows: int, weight: Tensor, *, needs_weight: bool, tile_bytes: int, backend: str, accumulates: bool
-) -> LossPlan:
-    """Tiles of whole rows take three products, but add up the weight gradient once a tile.
+def plan_loss(num_rows: int, weight: Tensor, *, needs_weight: bool, tile_bytes: int, backend: str) -> LossPlan:
+    """Tiles of whole rows take three products, tiles of all rows and some columns four.
 
-    Where the product cannot accumulate in float32 by itself (`accumulates`: it can), that addition costs more than
-    a second product of the logits. A pass by columns then needs no float32 copy of the weight gradient, and what
-    that copy would have held keeps logits instead.
+    In bfloat16 on a CPU the four are faster. A product of a few hundred whole rows by the weight runs at half the speed
+    of one with all rows, and the weight gradient of each tile has to be added to a float32 sum; by columns every block
+    of the gradient is finished at once and nothing of the size of the weight is held in float32 (docs/LOG.md).
     """
-    num_columns, width = weight.shape
+    num_columns = weight.shape[0]
     dtype = weight.dtype
     one_tile = num_rows * num_columns * dtype.itemsize <= tile_bytes
-    exact = dtype not in (torch.bfloat16, torch.float16)
-    if backend == "native" and needs_weight and not (one_tile or exact or accumulates):
-        return LossPlan(True, dtype, 4 * num_columns * width)
+    if backend == "native" and dtype == torch.bfloat16 and needs_weight and not one_tile:
+        return LossPlan(True, dtype)
     # float16 waits for the factor of a GradScaler in float32, where small gradients do not vanish
-    narrow = exact or (one_tile and dtype == torch.bfloat16)
-    return LossPlan(False, dtype if narrow else torch.float32, 0)
+    narrow = dtype not in (torch.bfloat16, torch.float16) or (one_tile and dtype == torch.bfloat16)
+    return LossPlan(False, dtype if narrow else torch.float32)
 
 
 def loss_in_forward(
@@ -78,14 +73,12 @@ def loss_in_forward(
             weight_dtype=plan.weight_dtype,
             rule=rule,
         )
-    columns = min(head.num_columns, plan.kept_bytes // max(1, len(tokens) * head.dtype.itemsize))
-    kept = keep_logits(head, head.weights[0].new_empty(columns * len(tokens)), len(tokens), tile_bytes)
-    values = statistics_of(head, kernels, tokens, wanted, tile_bytes, kept)
+    values = statistics_of(head, kernels, tokens, wanted, tile_bytes)
     by_logprob_L, by_entropy_L = coefficients(slice(0, len(tokens)), values)
     gradients = row_gradients(tokens.targets, tokens.temperature, values, by_logprob_L, by_entropy_L, None)
     live_A = live_rows(by_logprob_L, by_entropy_L)
     found = gradients_by_columns(
-        head, kernels, tokens, gradients, live_A, needs, tile_bytes, weight_dtype=plan.weight_dtype, kept=kept
+        head, kernels, tokens, gradients, live_A, needs, tile_bytes, weight_dtype=plan.weight_dtype
     )
     hiddens = tuple(scatter_rows(x, live_A, len(tokens)) for x in found.hiddens)
     return values, HeadGradients(hiddens, found.weights, found.bias)

@@ -16,6 +16,7 @@ from rlsft_kernels._head.head import Head, Tokens, statistics_dtype
 from rlsft_kernels._head.rows import FoldState, RowGradients, RowKernels, finish_fold, start_fold
 from rlsft_kernels._head.tiling import Tiling, rows_of, tiles_of
 from rlsft_kernels._head.token_rule import TokenRule
+from rlsft_kernels._head.workspace import workspace
 
 # (rows of the pass, their statistics) -> gradients of the loss by logprob and by entropy (None: zero), [R] each
 Coefficients = Callable[[slice, dict[str, Tensor]], tuple[Tensor, Tensor | None]]
@@ -62,7 +63,7 @@ def fold_logits(
     weight = head.weights[0]
     state = start_fold(len(tokens), wanted, device=weight.device, dtype=kernels.state_dtype(head.dtype))
     tiling = fold_tiling(head, len(tokens), tile_bytes)
-    buffer = weight.new_empty(tiling.rows * tiling.columns)
+    buffer = workspace(weight, tiling.rows * tiling.columns)
     for columns in tiling.column_blocks() if len(tokens) else ():
         block_LC = None if kept is None else kept.block(columns)
         for rows in tiling.row_blocks():
@@ -118,7 +119,7 @@ def gradients_by_columns(
     out = ColumnGradients(head, kernels, len(live), needs, weight_dtype)
     device = head.weights[0].device
     tiling = tiles_of(len(live), head.num_columns, head.dtype, device, tile_bytes, "gradient")
-    buffer = head.weights[0].new_empty(tiling.rows * tiling.columns)
+    buffer = workspace(head.weights[0], tiling.rows * tiling.columns)
     for columns, block_LC in _column_blocks(head, len(tokens), tiling, kept, tile_bytes) if len(live) else ():
         out.begin(columns, one_tile=tiling.rows >= len(live))
         for rows in tiling.row_blocks():
@@ -156,7 +157,7 @@ def gradients_in_forward(
     out = RowGradientSums(head, kernels, len(tokens), needs, weight_dtype)
     tiling = rows_of(len(tokens), head.num_columns, head.dtype, tile_bytes)
     all_columns = slice(0, head.num_columns)
-    buffer = head.weights[0].new_empty(tiling.rows * head.num_columns)
+    buffer = workspace(head.weights[0], tiling.rows * head.num_columns)
     wide, device = statistics_dtype(head.dtype), head.weights[0].device
     found: list[dict[str, Tensor]] = []
     for rows in tiling.row_blocks() if len(tokens) else ():

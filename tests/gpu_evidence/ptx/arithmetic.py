@@ -207,11 +207,22 @@ class Arithmetic(Registers):
 
     def op_setp(self, modifiers: Modifiers, operands: Operands) -> None:
         type_name = types_of(modifiers)[-1]
+        if type_name in ("bf16x2", "f16x2"):
+            return self._compare_halves(type_name, modifiers, operands)
         x, y = (self._flush(modifiers, np.asarray(self.value(o, type_name))) for o in operands[1:3])
         holds = np.broadcast_to(_compare(modifiers[0], x, y, is_floating(type_name)), (self.num_lanes,))
         combine = next((_COMBINE[name] for name in modifiers if name in _COMBINE), None)
         for destination, result in zip(operands[0].split("|"), (holds, ~holds), strict=False):
             self.put(destination, combine(result, self.predicate(operands[3])) if combine else result)
+
+    def _compare_halves(self, type_name: str, modifiers: Modifiers, operands: Operands) -> None:
+        """`p|q`: p of the low halves, q of the high ones, not its complement as for one number."""
+        words = [self.lanes(x, "b32") for x in operands[1:3]]
+        combine = next((_COMBINE[name] for name in modifiers if name in _COMBINE), None)
+        for destination, shift in zip(operands[0].split("|"), (np.uint32(0), np.uint32(16)), strict=True):
+            x, y = (from_half(((word >> shift) & np.uint32(0xFFFF)).astype(np.uint16), type_name) for word in words)
+            holds = _compare(modifiers[0], x, y, True)
+            self.put(destination, combine(holds, self.predicate(operands[3])) if combine else holds)
 
     def op_selp(self, modifiers: Modifiers, operands: Operands) -> None:
         width = bits(types_of(modifiers)[-1])
