@@ -110,11 +110,11 @@ inline Reduced reduce(Floats x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   const Floats expm1_r = p * (r * r) + r;
-  return {(Ints)shifted - (Ints)magic, r, expm1_r, expm1_r + 1.0f};
+  return {(Ints)((Words)shifted - (Words)magic), r, expm1_r, expm1_r + 1.0f};
 }
 
 inline Floats power_of_two(Ints n) {  // -126 <= n <= 127
-  return (Floats)((n + 127) << 23);
+  return (Floats)(((Words)n + 127u) << 23);
 }
 
 // exp(x) for x <= 0, or NaN; below -86.6 (2.4e-38) it is 0. What softmax needs, in one multiplication less.
@@ -164,7 +164,7 @@ inline Floats log(Floats x) {
   const Ints subnormal = x < 1.17549435e-38f;
   const Floats scaled = subnormal ? x * 8388608.0f : x;
   // the mantissa in [sqrt(1/2), sqrt(2)): log(x) = e * log(2) + log(m)
-  const Ints shifted = (Ints)scaled - 0x3f3504f3;
+  const Ints shifted = (Ints)((Words)scaled - 0x3f3504f3u);  // a negative x wraps, and is NaN below
   Ints exponent = shifted >> 23;
   const Floats m = (Floats)((shifted & 0x007fffff) + 0x3f3504f3);
   exponent = exponent + (subnormal ? Ints{} - 23 : Ints{});

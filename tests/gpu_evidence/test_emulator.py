@@ -105,6 +105,8 @@ def test_an_unknown_opcode_raises_although_it_is_never_reached(line: str) -> Non
         "add.sat.s32 %r3, %r1, %r2;",
         "max.xorsign.abs.f32 %f1, %f2, %f3;",
         "cvt.rz.f16.f32 %r3, %f1;",
+        "add.s16x2 %r3, %r1, %r2;",
+        "ex2.approx.ftz.bf16x2 %r3, %r1;",
         "ld.local.u32 %r3, [%rd3];",
         "bar.red.popc.u32 %r3, 0, %p1;",
         "cp.async.bulk.shared.global [%r1], [%rd3], 16;",

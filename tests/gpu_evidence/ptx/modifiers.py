@@ -99,6 +99,8 @@ def require_modelled(opcode: str, modifiers: tuple[str, ...], line: str) -> None
 
 
 _MOST_TYPES = {"cvt": 2, "mma": 4, "wgmma": 3}
+# what is modelled of two numbers in one register
+_PACKED = ("add", "sub", "mul", "fma", "neg", "abs", "min", "max", "cvt", "setp")
 
 
 def _is_mixed(opcode: str, types: list[str]) -> bool:
@@ -111,6 +113,11 @@ def _require_modelled_together(opcode: str, modifiers: tuple[str, ...], line: st
     types = [name for name in modifiers if is_type(name)]
     if len(types) > _MOST_TYPES.get(opcode, 1) and not _is_mixed(opcode, types):
         raise EmulatorError(f"{opcode} of {' and '.join(types)} is not modelled: {line}")
+    packed = [name for name in types if name.endswith("x2")]
+    if packed and (opcode not in _PACKED or packed[0][0] in "su" or (opcode == "setp" and packed[0] == "f32x2")):
+        raise EmulatorError(f"{opcode} of {packed[0]} is not modelled: {line}")
+    if opcode == "cvt" and packed and (types[0] != packed[0] or len(packed) > 1 or packed[0] == "f32x2"):
+        raise EmulatorError(f"cvt to {types[0]} from {types[-1]} is not modelled: {line}")
     integer = bool(types) and types[-1][0] in "su"
     if "sat" in modifiers and opcode in ("add", "sub", "mul", "fma") and (integer or types[-1] != "f32"):
         raise EmulatorError(f"saturation of {types[-1]} is not modelled: {line}")
