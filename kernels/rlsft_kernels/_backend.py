@@ -87,9 +87,8 @@ def _resolve(op: str, requested: str, device_type: str, name: str, supported: Su
 def _choose_auto(op: str, device_type: str, name: str, supported: Supported) -> tuple[str, str]:
     chosen, why, missing = explain_auto(device_type, name, supported)
     if missing is not None:
-        _warn_once(
-            f"{op} runs on its slower reference because {missing} is not available: {backend_status(missing)[1]}"
-        )
+        reason = backend_status(missing, device_type)[1]
+        _warn_once(f"{op} runs on its slower reference because {missing} is not available: {reason}")
     return chosen, f"auto: {why}"
 
 

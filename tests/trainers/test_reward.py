@@ -38,7 +38,7 @@ def test_recovers_a_planted_bradley_terry_order(family: str, tmp_path: Path) -> 
         tmp_path,
         planted_pairs(160),
         eval_dataset=clean,
-        max_steps=100,
+        max_steps=160,
         per_device_train_batch_size=16,
     )
     before = trainer.evaluate()
@@ -202,7 +202,7 @@ def test_lora_trains_adapter_and_head_and_exports_a_plain_folder(checkpointing: 
         lora_r=4,
         lora_dropout=0.0,
         learning_rate=1e-2,
-        max_steps=25,
+        max_steps=50,
         gradient_checkpointing=checkpointing,
     )
     frozen = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if not p.requires_grad}

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from rlsft_kernels._aggregation import check_offsets
-from rlsft_kernels._backend import Backend
+from rlsft_kernels._backend import Backend, Supported
 from rlsft_kernels._checks import require_float_tensor, require_mask, require_shape
+from rlsft_kernels._head.select import SUPPORTED as HEAD_SUPPORTED
 from rlsft_kernels._head.tiling import DEFAULT_TILE_BYTES
 from rlsft_kernels.linear_logprob.op import linear_logprob
 from rlsft_kernels.pair_loss.op import pair_loss
 
+SUPPORTED: Supported = HEAD_SUPPORTED  # that of its costly step
 _IGNORED = -100  # the target of a token that does not count: it leaves before the first product
 
 

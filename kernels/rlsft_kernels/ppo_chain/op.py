@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlsft_kernels._backend import Backend
+from rlsft_kernels._backend import Backend, Supported
 from rlsft_kernels._checks import require_float_tensor, require_like, require_mask, require_number
+from rlsft_kernels._head.select import SUPPORTED as HEAD_SUPPORTED
 from rlsft_kernels._head.tiling import DEFAULT_TILE_BYTES
 from rlsft_kernels.kl_shaped_gae.op import GaeOutput, kl_shaped_gae
 from rlsft_kernels.linear_logprob.op import linear_logprob
 from rlsft_kernels.linear_policy_loss.op import linear_policy_loss
 from rlsft_kernels.policy_value_loss.op import policy_value_loss
 
+SUPPORTED: Supported = HEAD_SUPPORTED  # that of its costly step
 _IGNORED = -100  # the target of a masked token: it leaves before the first product
 
 
