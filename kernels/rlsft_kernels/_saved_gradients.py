@@ -55,3 +55,28 @@ def refuse_double_backward(ctx: Any, *_grads: Any) -> NoReturn:
 
 
 scale_saved_gradients.register_autograd(refuse_double_backward, setup_context=_remember_name)
+
+
+def register_pair_gradients(op: Any, name: str) -> None:
+    """Autograd of an op that returns (loss, stats, gradients of the loss by its first two inputs).
+
+    Args:
+        op: the custom op.
+        name: of the public function, for the message that refuses a second derivative.
+    """
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _loss, stats, *gradients = output
+        ctx.num_inputs = len(inputs)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(stats, *gradients)
+        ctx.save_for_backward(*gradients, inputs[0], inputs[1])
+
+    def backward(ctx: Any, grad_loss: Tensor | None, *_unused: Any) -> tuple[Tensor | None, ...]:
+        if grad_loss is None:
+            return (None,) * ctx.num_inputs
+        saved = ctx.saved_tensors
+        first, second = scaled_gradients(saved[:2], grad_loss, saved[2:], name)
+        return first, second, *(None,) * (ctx.num_inputs - 2)
+
+    op.register_autograd(backward, setup_context=save)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from rlsft_kernels._head import triton_launch
-from rlsft_kernels._head.triton_launch import TileState, fold_tile_, gradient_tile_, loss_tile_
+from rlsft_kernels._head.rows import FoldState, start_fold
+from rlsft_kernels._head.triton_launch import fold_tile_, gradient_tile_, loss_tile_
 from rlsft_kernels.policy_value_loss.reference import kl_estimate
 from tests.support.closeness import assert_as_accurate_as_eager
 
-WANTED: dict[str, Any] = {"want_entropy": True, "want_squares": True, "want_mean": True, "want_top1": True}
+WANTED = frozenset(("entropy", "log_sum_sq_probs", "mean_logit", "is_top1"))
 # one warp and two rounds: a block is 256 float32 columns, so that few columns fill many blocks and leave a rest
 SMALL_BLOCKS = ((2**31, 1, 2),)
 
@@ -92,15 +93,15 @@ def statistics(logits_RV: Tensor, targets_R: Tensor) -> dict[str, Tensor]:
     }
 
 
-def fold(case: Rows, edges: tuple[int, ...] = ()) -> tuple[dict[str, Tensor], TileState]:
+def fold(case: Rows, edges: tuple[int, ...] = ()) -> tuple[dict[str, Tensor], FoldState]:
     num_rows, num_columns = case.tile.shape
-    state = TileState.empty(num_rows, case.tile.device)
+    state = start_fold(num_rows, WANTED, device=case.tile.device, dtype=torch.float32)
     for name in ("row_max", "sum_exp", "sum_exp_shifted", "sum_exp_sq", "sum_logit", "target_logit"):
         getattr(state, name).fill_(torch.nan)  # column 0 must initialise all of it
     for start, end in zip((0, *edges), (*edges, num_columns), strict=True):
         tile = case.tile[:, start:end].clone()
         before = tile.clone()
-        fold_tile_(tile, start, case.targets, state=state, **case.kwargs(slice(start, end)), **WANTED)
+        fold_tile_(tile, start, case.targets, state=state, **case.kwargs(slice(start, end)))
         torch.testing.assert_close(tile, before, rtol=0, atol=0, equal_nan=True)  # a fold leaves the tile as it is
     log_sum = state.sum_exp.log()
     return {
@@ -119,7 +120,7 @@ def assert_fold_is_right(case: Rows, edges: tuple[int, ...] = ()) -> None:
     truth = statistics(case.logits(case.tile.double()), case.targets)
     for name, expected in truth.items():
         assert_as_accurate_as_eager(actual[name], eager[name], expected, name=name)
-    assert torch.equal(state.argmax, case.logits(case.tile.float()).argmax(-1))
+    assert torch.equal(state.first_largest, case.logits(case.tile.float()).argmax(-1))
     assert (actual["logprob"] <= 0).all()
 
 
@@ -254,9 +255,9 @@ def test_nan_is_not_swallowed(column: int) -> None:
     actual, state = fold(case, edges=(300,))
     assert actual["logprob"][0].isnan()
     assert actual["entropy"][0].isnan()
-    assert state.argmax[0] == -1
+    assert state.first_largest[0] == -1
     assert actual["logprob"][1].isfinite()
-    assert state.argmax[1] >= 0
+    assert state.first_largest[1] >= 0
 
 
 @pytest.mark.parametrize("edges", [(), (5,), (600,), (5, 600, 700)], ids=str)
@@ -266,7 +267,7 @@ def test_first_of_equal_maxima(edges: tuple[int, ...], monkeypatch: pytest.Monke
     case.tile[0, [10, 600, 999]] = 50.0
     case.tile[1, [4, 5]] = 50.0
     case.tile[2] = 1.0
-    assert fold(case, edges)[1].argmax.tolist() == [10, 4, 0]
+    assert fold(case, edges)[1].first_largest.tolist() == [10, 4, 0]
 
 
 def test_no_rows() -> None:

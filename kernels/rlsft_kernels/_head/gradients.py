@@ -148,11 +148,6 @@ class HeadGradients:
     weights: tuple[Tensor | None, ...]  # each [V, H_k]
     bias: Tensor | None  # [V] in the statistics dtype
 
-    def as_tensors(self, empty: Tensor) -> list[Tensor]:
-        """hidden and weight of each product, then the bias; an op returns no None, so `empty` stands for it."""
-        pairs = [x for pair in zip(self.hiddens, self.weights, strict=True) for x in pair]
-        return [empty.new_empty(0) if x is None else x for x in (*pairs, self.bias)]
-
 
 def scatter_rows(x_LH: Tensor | None, rows_L: Tensor | None, num_rows: int) -> Tensor | None:
     """[N, H] with zeros where no row of L went; None stands for all rows in order."""

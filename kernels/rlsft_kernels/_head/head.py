@@ -96,6 +96,13 @@ def labelled_tokens(
     return Tokens(tuple(hidden.index_select(0, rows_L) for hidden in hiddens), targets_N[rows_L], spread), rows_L
 
 
+def spread_rows(x_L: Tensor, rows_L: Tensor | None, labelled_N: Tensor) -> Tensor:
+    """[N] from the rows that `labelled_tokens` took: zero (False) where a target does not count."""
+    if rows_L is None:
+        return torch.where(labelled_N, x_L, torch.zeros((), dtype=x_L.dtype, device=x_L.device))
+    return x_L.new_zeros(len(labelled_N)).index_copy_(0, rows_L, x_L)
+
+
 def labelled_rows(targets_N: Tensor, ignore_index: int, num_columns: int) -> Tensor:
     """Rows whose target counts; a target outside the vocabulary raises."""
     rows_L = (targets_N != ignore_index).nonzero()[:, 0]

@@ -7,11 +7,10 @@ A row stride divisible by 16 gives 16-byte loads; the vocabulary itself may be o
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from rlsft_kernels._head.rows import FoldState
 from rlsft_kernels._head.triton_loss_kernels import loss_tile_kernel
 from rlsft_kernels._head.triton_row_kernels import fold_tile_kernel, gradient_tile_kernel
 
@@ -26,44 +25,21 @@ _LOSS_TABLE = ((2048, 4, 1), (8192, 8, 2), (2**31, 16, 4))
 _WIDE_LOSS_TABLE = ((2048, 4, 1), (8192, 8, 2), (2**31, 16, 2))  # float32
 
 
-@dataclass(frozen=True)
-class TileState:
-    """Running statistics of R rows, float32; what a fold does not want it leaves untouched."""
-
-    row_max: Tensor  # [R]
-    sum_exp: Tensor  # [R] of z - row_max
-    sum_exp_shifted: Tensor  # [R] sum of e^(z - row_max) (z - row_max)
-    sum_exp_sq: Tensor  # [R] sum of e^(2 (z - row_max))
-    sum_logit: Tensor  # [R]
-    target_logit: Tensor  # [R]
-    argmax: Tensor  # [R] int64: the first largest column, -1 in a row with NaN
-
-    @staticmethod
-    def empty(num_rows: int, device: torch.device) -> TileState:
-        """Room for `num_rows` rows; the fold of column 0 initialises it."""
-        floats = [torch.empty(num_rows, dtype=torch.float32, device=device) for _ in range(6)]
-        first = torch.empty(num_rows, dtype=torch.int64, device=device)
-        return TileState(floats[0], floats[1], floats[2], floats[3], floats[4], floats[5], first)
-
-
 def fold_tile_(
     tile_RV: Tensor,
     column_start: int,
     targets_R: Tensor,
     *,
-    state: TileState,
+    state: FoldState,
     bias_V: Tensor | None = None,
     temperature: float | Tensor = 1.0,
     logit_scale: float = 1.0,
     softcap: float | None = None,
-    want_entropy: bool = False,
-    want_squares: bool = False,
-    want_mean: bool = False,
-    want_top1: bool = False,
 ) -> None:
     """Folds the columns `column_start ...` of the final logits into `state`; tiles come in ascending order.
 
-    Column 0 initialises the state. Reads the tile once and leaves it as it is. `bias_V` is cut to the tile.
+    Column 0 initialises the state, whatever it held. Reads the tile once and leaves it as it is. `bias_V` is cut to the
+    tile. A row with NaN has no first largest column: -1.
     """
     rounds, lanes, warps = _shape(tile_RV, _FOLD_TABLE, softcap)
     if len(tile_RV) == 0:
@@ -71,10 +47,11 @@ def fold_tile_(
     fold_tile_kernel[(len(tile_RV),)](
         tile_RV, targets_R, bias_V, _per_row(temperature),
         state.row_max, state.sum_exp, state.sum_exp_shifted, state.sum_exp_sq, state.sum_logit, state.target_logit,
-        state.argmax,
+        state.first_largest,
         tile_RV.shape[1], tile_RV.stride(0), column_start, _scalar_bits(temperature),
         LOGIT_SCALE=logit_scale, SOFTCAP=softcap, FIRST=column_start == 0,
-        ENTROPY=want_entropy, SQUARES=want_squares, MEAN=want_mean, TOP1=want_top1,
+        ENTROPY=state.sum_exp_shifted is not None, SQUARES=state.sum_exp_sq is not None,
+        MEAN=state.sum_logit is not None, TOP1=state.first_largest is not None,
         ROUNDS=rounds, LANES=lanes, num_warps=warps,
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from rlsft_kernels._head.head import Head
 from rlsft_kernels._head.rows import FoldState, RowGradients
 from rlsft_kernels._head.token_rule import TokenRule
-from rlsft_kernels._head.triton_launch import TileState, fold_tile_, gradient_tile_, loss_tile_
+from rlsft_kernels._head.triton_launch import fold_tile_, gradient_tile_, loss_tile_
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -20,20 +20,9 @@ def fold_(
     head: Head, tile_RC: Tensor, columns: slice, targets_R: Tensor, temperature: float | Tensor, state: FoldState
 ) -> None:
     """See `RowKernels.fold_`."""
-
-    def wanted(x: Tensor | None) -> Tensor:
-        return state.row_max if x is None else x  # left alone by the kernel
-
     fold_tile_(
-        tile_RC, columns.start, targets_R, bias_V=head.bias_of(columns), temperature=temperature,
+        tile_RC, columns.start, targets_R, state=state, bias_V=head.bias_of(columns), temperature=temperature,
         logit_scale=head.logit_scale, softcap=head.softcap,
-        state=TileState(
-            state.row_max, state.sum_exp, wanted(state.sum_exp_shifted), wanted(state.sum_exp_sq),
-            wanted(state.sum_logit), state.target_logit,
-            targets_R if state.first_largest is None else state.first_largest,
-        ),
-        want_entropy=state.sum_exp_shifted is not None, want_squares=state.sum_exp_sq is not None,
-        want_mean=state.sum_logit is not None, want_top1=state.first_largest is not None,
     )  # fmt: skip
 
 

@@ -21,8 +21,3 @@ def workspace(like: Tensor, numel: int) -> Tensor:
     if numel > len(buffers.get(like.dtype, ())):
         buffers[like.dtype] = like.new_empty(numel)
     return buffers[like.dtype][:numel]
-
-
-def release_workspace() -> None:
-    """Gives the calling thread's buffers back."""
-    _kept.__dict__.pop("buffers", None)

@@ -49,6 +49,9 @@ def linear_cross_entropy(
     (float64 for float64 input). Ignored rows are dropped before the first matrix product: they cost nothing,
     their gradient is exactly zero, and what they hold (NaN too) does not matter.
 
+    The gradient is made in the forward: three matrix products for loss and gradients, two with a frozen weight. In
+    bfloat16 over several tiles on a CPU it takes a fourth, which is faster there than adding up the weight gradient.
+
     Args:
         hidden: last hidden states, any number of leading axes.
         weight: weight of the output embedding; frozen, it costs no gradient.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlsft_kernels._head.gradients import HeadGradients, Needs, scatter_rows
-from rlsft_kernels._head.head import Head, labelled_tokens, statistics_dtype
+from rlsft_kernels._head.head import Head, labelled_tokens, spread_rows, statistics_dtype
 from rlsft_kernels._head.passes import gradients_by_columns, keep_logits, live_rows, row_gradients, statistics_of
 from rlsft_kernels._head.rows import STATISTICS, RowKernels
 
@@ -52,16 +52,9 @@ def linear_logprob_fwd(
     kept_buffer[0 if kept is None else kept.num_rows * kept.num_columns :] = 0  # an op's result is the same each time
     values = statistics_of(head, kernels, tokens, wanted, tile_bytes, kept)
     labelled_N = targets_N != ignore_index
-    return {name: _spread(values.get(name), name, rows_L, labelled_N, head.dtype) for name in STATISTICS}
-
-
-def _spread(x_L: Tensor | None, name: str, rows_L: Tensor | None, labelled_N: Tensor, dtype: torch.dtype) -> Tensor:
-    dtype = torch.bool if name == "is_top1" else statistics_dtype(dtype)
-    if x_L is None:
-        return labelled_N.new_empty(0, dtype=dtype)
-    if rows_L is None:
-        return torch.where(labelled_N, x_L, torch.zeros((), dtype=dtype, device=x_L.device))
-    return labelled_N.new_zeros(len(labelled_N), dtype=dtype).index_copy_(0, rows_L, x_L)
+    wide = statistics_dtype(head.dtype)
+    empty = {name: labelled_N.new_empty(0, dtype=torch.bool if name == "is_top1" else wide) for name in STATISTICS}
+    return empty | {name: spread_rows(x_L, rows_L, labelled_N) for name, x_L in values.items()}
 
 
 def linear_logprob_bwd(

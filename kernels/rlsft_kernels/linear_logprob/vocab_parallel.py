@@ -13,7 +13,15 @@ from torch import Tensor
 from rlsft_kernels._backend import Backend, choose_backend
 from rlsft_kernels._checks import require_choice, require_positive_int
 from rlsft_kernels._head.gradients import Needs, scatter_rows
-from rlsft_kernels._head.head import Head, Tokens, check_transform, checked_head, labelled_tokens, statistics_dtype
+from rlsft_kernels._head.head import (
+    Head,
+    Tokens,
+    check_transform,
+    checked_head,
+    labelled_tokens,
+    spread_rows,
+    statistics_dtype,
+)
 from rlsft_kernels._head.passes import fold_logits, gradients_by_columns, live_rows, row_gradients
 from rlsft_kernels._head.rows import FoldState, finish_fold
 from rlsft_kernels._head.select import SUPPORTED, row_kernels
@@ -118,7 +126,7 @@ class _VocabParallel(torch.autograd.Function):
         ctx.head, ctx.kernels, ctx.local, ctx.rows_L, ctx.group = head, kernels, local, rows_L, group
         ctx.values, ctx.tile_bytes, ctx.labelled_N = values, tile_bytes, targets != ignore_index
         ctx.set_materialize_grads(False)
-        out = tuple(_spread(values.get(name), rows_L, ctx.labelled_N) if name in wanted else None for name in _OUTPUTS)
+        out = tuple(spread_rows(values[name], rows_L, ctx.labelled_N) if name in wanted else None for name in _OUTPUTS)
         ctx.mark_non_differentiable(*(x for x in out[3:] if x is not None))
         return out
 
@@ -197,11 +205,3 @@ def _unpack(part: Tensor, present: list[str]) -> FoldState:
     first = named["first_largest"]
     named["first_largest"] = None if first is None else first.long()
     return FoldState(**named)  # type: ignore[arg-type]
-
-
-def _spread(x_L: Tensor | None, rows_L: Tensor | None, labelled_N: Tensor) -> Tensor | None:
-    if x_L is None:
-        return None
-    if rows_L is None:
-        return torch.where(labelled_N, x_L, torch.zeros((), dtype=x_L.dtype, device=x_L.device))
-    return x_L.new_zeros(len(labelled_N)).index_copy_(0, rows_L, x_L)

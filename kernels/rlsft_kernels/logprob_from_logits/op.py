@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlsft_kernels._backend import Backend, choose_backend
 from rlsft_kernels._checks import require_choice, require_float_tensor
-from rlsft_kernels._head.head import Head, check_transform, labelled_rows, statistics_dtype
+from rlsft_kernels._head.head import Head, check_transform, labelled_rows, spread_rows, statistics_dtype
 from rlsft_kernels._head.passes import live_rows, row_gradients
 from rlsft_kernels._head.rows import STATISTICS, finish_fold, start_fold
 from rlsft_kernels._head.select import SUPPORTED, row_kernels
@@ -122,7 +122,7 @@ def _logprob_from_logits_op(
     fields = (
         labelled_N.new_empty(0, dtype=torch.bool if name == "is_top1" else wide)
         if name not in found
-        else torch.where(labelled_N, found[name], torch.zeros((), dtype=found[name].dtype, device=device))
+        else spread_rows(found[name], None, labelled_N)
         for name in STATISTICS
     )
     return tuple(fields)  # type: ignore[return-value]

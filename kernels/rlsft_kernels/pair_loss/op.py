@@ -20,7 +20,7 @@ from rlsft_kernels._checks import (
 )
 from rlsft_kernels._columns import NATIVE_DTYPES
 from rlsft_kernels._head.head import statistics_dtype
-from rlsft_kernels._saved_gradients import scaled_gradients
+from rlsft_kernels._saved_gradients import register_pair_gradients
 from rlsft_kernels.pair_loss.native import pair_loss_native
 from rlsft_kernels.pair_loss.reference import KINDS, STATS
 from rlsft_kernels.pair_loss.torch_path import PairTerms, pair_loss_fwd
@@ -150,19 +150,4 @@ def _(delta_real: Tensor, delta_generated: Tensor, *_settings: Any) -> tuple[Ten
     return loss, stats, grad_real, grad_generated
 
 
-def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _loss, stats, *gradients = output
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(stats, *gradients)
-    ctx.save_for_backward(*gradients, inputs[0], inputs[1])
-
-
-def _backward(ctx: Any, grad_loss: Tensor | None, *_unused: Any) -> tuple[Tensor | None, ...]:
-    if grad_loss is None:
-        return (None,) * 9
-    saved = ctx.saved_tensors
-    grad_real, grad_generated = scaled_gradients(saved[:2], grad_loss, saved[2:], "pair_loss")
-    return grad_real, grad_generated, *(None,) * 7
-
-
-_pair_loss_op.register_autograd(_backward, setup_context=_save_for_backward)
+register_pair_gradients(_pair_loss_op, "pair_loss")

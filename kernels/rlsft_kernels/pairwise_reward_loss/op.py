@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -11,7 +9,7 @@ from rlsft_kernels._backend import Backend, Supported, choose_backend
 from rlsft_kernels._checks import require_float_tensor, require_like, require_ndim, require_number
 from rlsft_kernels._columns import NATIVE_DTYPES
 from rlsft_kernels._head.head import statistics_dtype
-from rlsft_kernels._saved_gradients import scaled_gradients
+from rlsft_kernels._saved_gradients import register_pair_gradients
 from rlsft_kernels.pairwise_reward_loss.native import pairwise_reward_loss_native
 from rlsft_kernels.pairwise_reward_loss.torch_path import STATS, pairwise_reward_loss_fwd
 
@@ -83,19 +81,4 @@ def _(
     return loss, stats, grad_chosen, grad_rejected
 
 
-def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _loss, stats, *gradients = output
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(stats, *gradients)
-    ctx.save_for_backward(*gradients, inputs[0], inputs[1])
-
-
-def _backward(ctx: Any, grad_loss: Tensor | None, *_unused: Any) -> tuple[Tensor | None, ...]:
-    if grad_loss is None:
-        return (None,) * 5
-    saved = ctx.saved_tensors
-    grad_chosen, grad_rejected = scaled_gradients(saved[:2], grad_loss, saved[2:], "pairwise_reward_loss")
-    return grad_chosen, grad_rejected, None, None, None
-
-
-_pairwise_reward_loss_op.register_autograd(_backward, setup_context=_save_for_backward)
+register_pair_gradients(_pairwise_reward_loss_op, "pairwise_reward_loss")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,15 +18,6 @@ from rlsft_kernels.policy_value_loss.op import policy_value_loss
 
 SUPPORTED: Supported = HEAD_SUPPORTED  # that of its costly step
 _IGNORED = -100  # the target of a masked token: it leaves before the first product
-
-
-@dataclass(frozen=True)
-class _Head:
-    """What every product with the head needs."""
-
-    settings: dict[str, Any]
-    temperature: float | Tensor
-    targets: Tensor
 
 
 def ppo_chain(
@@ -69,8 +59,8 @@ def ppo_chain(
 
     Equal to `linear_logprob` of policy and reference, `kl_shaped_gae` and `policy_value_loss` called one after the
     other, and cheaper: masked tokens leave before the first product, and with `old_logprobs` the advantages do not wait
-    for the current policy, so that its gradient is made in its forward (`linear_policy_loss`) at three products instead
-    of four. Without them (the first update after sampling) the current log-probabilities, detached, take their place.
+    for the current policy, so that its gradient is made in its forward by `linear_policy_loss`. Without them (the first
+    update after sampling) the current log-probabilities, detached, take their place.
 
     Gradients flow to hidden, weight, bias, the adapter and values. Whitening is over the whole call: pass the batch of
     a rollout, or call the steps one by one when it is cut into micro-batches.
@@ -121,10 +111,12 @@ def ppo_chain(
     counted = _check(hidden, ref_hidden, targets, values, mask, drawn_before)
     require_number("entropy_coef", entropy_coef)
     marked = torch.where(counted, targets, _IGNORED)
-    transform = {"bias": bias, "softcap": softcap, "logit_scale": logit_scale}
-    head = _Head({**transform, "tile_bytes": tile_bytes, "backend": backend}, temperature, marked)
+    head: dict[str, Any] = {
+        "bias": bias, "softcap": softcap, "logit_scale": logit_scale, "temperature": temperature,
+        "tile_bytes": tile_bytes, "backend": backend,
+    }  # fmt: skip
     ref_head = weight if ref_weight is None else ref_weight
-    ref_logprobs = None if ref_hidden is None else _reference(ref_hidden, ref_head, head)
+    ref_logprobs = None if ref_hidden is None else _reference(ref_hidden, ref_head, marked, head)
     valued = values.detach() if old_values is None else old_values
     shaping: dict[str, Any] = {
         "kl_coef": kl_coef, "kl_estimator": kl_estimator, "gamma": gamma, "lam": lam, "whiten": whiten,
@@ -137,7 +129,7 @@ def ppo_chain(
         gae = _gae(scores, drawn, ref_logprobs, valued, counted, shaping)
         policy, stats = linear_policy_loss(
             hidden, weight, targets, gae.advantages, drawn, mask=counted, **clips, entropy_coef=entropy_coef,
-            normalizer=normalizer, temperature=temperature, lora=lora, **head.settings,
+            normalizer=normalizer, lora=lora, **head,
         )  # fmt: skip
         # without advantages the policy part of this op is zero: what it adds is the value loss
         idle = torch.zeros_like(gae.advantages)
@@ -148,8 +140,8 @@ def ppo_chain(
         stats |= {name: value_stats[name] for name in ("loss/value", "vf_clipfrac")}
         return policy + value, stats | _prefixed(gae.stats)
     out = linear_logprob(
-        hidden, weight, marked, outputs=("logprob", "entropy"), temperature=temperature, lora=lora,
-        memory_budget=memory_budget, **head.settings,
+        hidden, weight, marked, outputs=("logprob", "entropy"), lora=lora,
+        memory_budget=memory_budget, **head,
     )  # fmt: skip
     assert out.logprob is not None
     drawn = out.logprob.detach()
@@ -182,9 +174,9 @@ def _check(
     return mask != 0
 
 
-def _reference(ref_hidden: Tensor, ref_weight: Tensor, head: _Head) -> Tensor:
+def _reference(ref_hidden: Tensor, ref_weight: Tensor, marked: Tensor, head: dict[str, Any]) -> Tensor:
     with torch.no_grad():
-        out = linear_logprob(ref_hidden, ref_weight, head.targets, temperature=head.temperature, **head.settings)
+        out = linear_logprob(ref_hidden, ref_weight, marked, **head)
     assert out.logprob is not None
     return out.logprob
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlsft_kernels._head.triton_launch import TileState, fold_tile_, gradient_tile_, loss_tile_
+from rlsft_kernels._head.rows import start_fold
+from rlsft_kernels._head.triton_launch import fold_tile_, gradient_tile_, loss_tile_
 from tests.gpu_evidence.registry import Inputs, Kernel, Results
 
 EVERYTHING: dict[str, Any] = {"logit_scale": 1.3, "softcap": 8.0}
@@ -22,6 +23,9 @@ def _inputs(rows: int, columns: int, dtype: torch.dtype = torch.bfloat16, edge: 
     return inputs | {"upstream_3R": torch.randn(3, rows)}
 
 
+WANTED = frozenset(("entropy", "log_sum_sq_probs", "mean_logit", "is_top1"))
+
+
 def _settings(bias_V: Tensor | None, temperature_R: Tensor | None, columns: slice, **scale: Any) -> dict[str, Any]:
     bias = None if bias_V is None else bias_V[columns].clone()
     return {"bias_V": bias, "temperature": 1.0 if temperature_R is None else temperature_R, **scale}
@@ -33,11 +37,11 @@ def _fold_gradient(
 ) -> Results:  # fmt: skip
     num_columns = tile_RV.shape[1]
     tiles = [slice(a, b) for a, b in ((0, edge), (edge, num_columns)) if a < b]
-    state = TileState.empty(len(tile_RV), tile_RV.device)
+    state = start_fold(len(tile_RV), WANTED, device=tile_RV.device, dtype=torch.float32)
     for part in tiles:
         fold_tile_(
-            tile_RV[:, part].clone(), part.start, targets_R, state=state, want_entropy=True, want_squares=True,
-            want_mean=True, want_top1=True, **_settings(bias_V, temperature_R, part, **scale),
+            tile_RV[:, part].clone(), part.start, targets_R, state=state,
+            **_settings(bias_V, temperature_R, part, **scale),
         )  # fmt: skip
     log_sum_R = state.sum_exp.log()
     logprob_R = (state.target_logit - state.row_max) - log_sum_R
@@ -54,7 +58,7 @@ def _fold_gradient(
     return {
         "logprob": logprob_R, "entropy": entropy_R, "lse": state.row_max + log_sum_R,
         "log_sum_sq_probs": state.sum_exp_sq.log() - 2 * log_sum_R, "mean_logit": state.sum_logit / num_columns,
-        "argmax": state.argmax.float(), "gradient": torch.cat(grads, dim=1),
+        "argmax": state.first_largest.float(), "gradient": torch.cat(grads, dim=1),
     }  # fmt: skip
 
 
