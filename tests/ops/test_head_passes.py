@@ -261,6 +261,30 @@ def test_without_gradients_nothing_is_kept() -> None:
     assert watch.largest <= max(400 * 24, 33 * 50)
 
 
+@BOTH
+@pytest.mark.parametrize("memory_budget", [0, 10**9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_tiles_of_fewer_rows_than_there_are(dtype: torch.dtype, memory_budget: int, backend: Backend) -> None:
+    """Seven rows and one column a tile: the gradient of a block of columns is a sum over five blocks of rows."""
+    tensors = TINY.tensors(dtype)
+    leaves = [tensors[name] for name in ("hidden", "weight", "bias")]
+    exact = {n: x.detach().double().requires_grad_() if x.is_floating_point() else x for n, x in tensors.items()}
+    upstream = torch.randn(33)
+    tiled = linear_logprob(**tensors, tile_bytes=7 * dtype.itemsize, memory_budget=memory_budget, backend=backend)
+    assert tiled.logprob is not None
+    results = []
+    for given in (tensors, exact):
+        out = linear_logprob_reference(**given).logprob
+        assert out is not None
+        wanted = [given[name] for name in ("hidden", "weight", "bias")]
+        results.append((out, torch.autograd.grad(out, wanted, upstream.to(out.dtype))))
+    (eager, eager_grads), (truth, truth_grads) = results
+    assert_as_accurate_as_eager(tiled.logprob, eager, truth, name="logprob")
+    found = torch.autograd.grad(tiled.logprob, leaves, upstream)
+    for name, a, e, t in zip(("hidden", "weight", "bias"), found, eager_grads, truth_grads, strict=True):
+        assert_as_accurate_as_eager(a, e, t, name=f"grad {name}")
+
+
 # --- both orders of loops --------------------------------------------------------------------------------------------
 
 

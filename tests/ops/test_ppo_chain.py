@@ -164,7 +164,14 @@ def test_reference_runs_without_the_adapter() -> None:
     lora = (torch.randn(2, H), torch.randn(V, 2), 0.5)
     tensors["ref_hidden"] = tensors["hidden"].detach()
     _, stats = ppo_chain(**tensors, **SETTINGS, lora=lora)
-    assert stats["gae/kl"] != 0
+    marked = torch.where(tensors["mask"], tensors["targets"], -100)
+    head = (tensors["ref_hidden"], tensors["weight"].detach(), marked)
+    with_adapter, base = (linear_logprob(*head, temperature=0.8, lora=x).logprob for x in (lora, None))
+    assert with_adapter is not None
+    assert base is not None
+    expected = (with_adapter - base)[tensors["mask"]].mean()
+    assert expected.abs() > 0.1
+    torch.testing.assert_close(stats["gae/kl"], expected)
 
 
 @pytest.mark.parametrize(
