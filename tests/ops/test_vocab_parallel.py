@@ -39,16 +39,15 @@ def run_ranks(folder: Path, world: int, backend: str) -> list[dict[str, Any]]:
 def test_ranks_equal_one(tmp_path: Path, world: int, backend: str) -> None:
     """Uneven shares, targets at their edges, one all-gather a call; hidden gradients are whole on every rank."""
     found = run_ranks(tmp_path, world, backend)
-    for dtype_name in found[0]:
-        dtype = getattr(torch, dtype_name.removeprefix("torch."))
-        expected, (grad_hidden, grad_weight, grad_bias) = whole(dtype, backend)
+    for dtype, impossible in found[0]:
+        expected, (grad_hidden, grad_weight, grad_bias) = whole(dtype, impossible, backend)
         tolerance = {"rtol": 0.02, "atol": 0.05} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-5}
         start = 0
         for rank, size in enumerate(SIZES[world]):
-            mine = found[rank][dtype_name]
+            mine = found[rank][dtype, impossible]
             for name, x, y in zip(OUTPUTS, mine["out"], expected, strict=True):
                 torch.testing.assert_close(x, y, **tolerance, msg=f"{dtype} rank {rank} {name}")
-            assert all(torch.equal(x, y) for x, y in zip(mine["out"], found[0][dtype_name]["out"], strict=True))
+            assert all(torch.equal(x, y) for x, y in zip(mine["out"], found[0][dtype, impossible]["out"], strict=True))
             torch.testing.assert_close(mine["grads"][0], grad_hidden, **tolerance)
             torch.testing.assert_close(mine["grads"][1], grad_weight[start : start + size], **tolerance)
             torch.testing.assert_close(mine["grads"][2], grad_bias[start : start + size], **tolerance)
@@ -77,6 +76,20 @@ def test_merging_by_hand() -> None:
     expected = -sum(p * math.log(p) for p in (1 / 6, 2 / 6, 3 / 6))
     assert values["entropy"].tolist() == pytest.approx([expected, ln2], rel=1e-12)
     assert values["is_top1"].tolist() == [True, True]
+
+
+def test_the_first_part_with_the_maximum_names_the_column() -> None:
+    wide = torch.float64
+    parts = [
+        FoldState(
+            torch.tensor([2.0], dtype=wide), torch.ones(1, dtype=wide), torch.zeros(1, dtype=wide), None, None, None,
+            torch.tensor([column]),
+        )
+        for column in (3, 8)
+    ]  # fmt: skip
+    merged = merge_states(parts)
+    assert merged.first_largest is not None
+    assert merged.first_largest.tolist() == [3]
 
 
 def test_without_a_group_it_says_what_to_do() -> None:

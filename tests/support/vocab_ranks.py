@@ -16,13 +16,18 @@ OUTPUTS = ("logprob", "entropy", "lse", "log_sum_sq_probs", "mean_logit", "is_to
 SIZES = {1: (50,), 2: (30, 20), 3: (1, 32, 17)}  # uneven shares of the vocabulary
 
 
-def problem(dtype: torch.dtype) -> dict[str, Any]:
-    """Targets in every share and at its edges, ignored rows, one share masked to -inf for some rows by the bias."""
+# with impossible tokens the mean logit is -inf whatever it is divided by: one problem does without
+PROBLEMS = ((torch.float32, True), (torch.bfloat16, True), (torch.float64, True), (torch.float32, False))
+
+
+def problem(dtype: torch.dtype, impossible: bool) -> dict[str, Any]:
+    """Targets in every share and at its edges, ignored rows, and tokens that the bias makes impossible."""
     torch.manual_seed(0)
     targets = torch.randint(0, 50, (23,))
     targets[:6] = torch.tensor([0, 1, 29, 30, 49, -100])
     bias = torch.randn(50)
-    bias[31:35] = -torch.inf
+    if impossible:
+        bias[31:35] = -torch.inf
     targets[(targets > 30) & (targets < 35)] = 3
     tensors = {"hidden": torch.randn(23, 8), "weight": torch.randn(50, 8), "bias": bias}
     made: dict[str, Any] = {name: x.to(dtype).requires_grad_() for name, x in tensors.items()}
@@ -37,9 +42,9 @@ def loss_of(out: LogprobOutput) -> Tensor:
     return (weights * torch.stack(tuple(out[:3]))).sum()  # type: ignore[arg-type]
 
 
-def whole(dtype: torch.dtype, backend: Any) -> tuple[LogprobOutput, list[Tensor]]:
+def whole(dtype: torch.dtype, impossible: bool, backend: Any) -> tuple[LogprobOutput, list[Tensor]]:
     """The same without a group."""
-    given = problem(dtype)
+    given = problem(dtype, impossible)
     out = linear_logprob(**given, outputs=OUTPUTS, backend=backend)
     return out, list(torch.autograd.grad(loss_of(out), [given[name] for name in ("hidden", "weight", "bias")]))
 
@@ -50,10 +55,10 @@ def main(folder: Path, rank: int, world: int, backend: Any) -> None:
     start = sum(SIZES[world][:rank])
     share = slice(start, start + SIZES[world][rank])
     results = {}
-    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+    for dtype, impossible in PROBLEMS:
         if dtype == torch.float64 and backend == "native":
             continue
-        given = problem(dtype)
+        given = problem(dtype, impossible)
         for name in ("weight", "bias"):
             given[name] = given[name][share].detach().requires_grad_()
         gathers = count_gathers()
@@ -61,7 +66,11 @@ def main(folder: Path, rank: int, world: int, backend: Any) -> None:
             **given, group=None, vocab_start=start, vocab_size=50, outputs=OUTPUTS, tile_bytes=1000, backend=backend
         )
         grads = torch.autograd.grad(loss_of(out), [given[name] for name in ("hidden", "weight", "bias")])
-        results[str(dtype)] = {"out": tuple(x.detach() for x in out), "grads": list(grads), "gathers": gathers[0]}  # type: ignore[union-attr]
+        results[dtype, impossible] = {
+            "out": tuple(x.detach() for x in out),
+            "grads": list(grads),
+            "gathers": gathers[0],
+        }  # type: ignore[union-attr]
     torch.save(results, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
