@@ -138,7 +138,7 @@ def machine_facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "commit": _git("rev-parse", "--short", "HEAD"),
-        "clean": _git("status", "--porcelain") == "",
+        "clean": _git("status", "--porcelain", "--", ":!bench/results") == "",
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
