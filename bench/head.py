@@ -47,9 +47,8 @@ class HeadInputs:
         return N * H * V > 2e9
 
     def leaves(self, dtype: str) -> tuple[Tensor, Tensor]:
-        """hidden and weight of a dtype as leaves of autograd."""
-        kind = getattr(torch, dtype)
-        return tuple(x.detach().to(kind).requires_grad_() for x in (self.hidden, self.weight))  # type: ignore[return-value]
+        """hidden and weight of a dtype as new leaves of autograd; converted once, for no clock should see that."""
+        return tuple(x.detach().requires_grad_() for x in converted(self, dtype))  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=1)
@@ -80,6 +79,13 @@ def combinations(request: Request) -> Iterator[tuple[HeadInputs, str, int, Reque
                 yield inputs, dtype, threads, request
             if not request.threads and not request.quick and dtype == "bfloat16" and sizes == DEFAULT[0]:
                 yield inputs, dtype, 1, replace(request, peers=("eager",))
+
+
+@lru_cache(maxsize=1)
+def converted(inputs: HeadInputs, dtype: str) -> tuple[Tensor, Tensor]:
+    """hidden and weight of a dtype."""
+    kind = getattr(torch, dtype)
+    return inputs.hidden.to(kind), inputs.weight.to(kind)
 
 
 @lru_cache(maxsize=1)
