@@ -57,7 +57,7 @@ def common(sizes: Sizes, **changes: Any) -> dict[str, Any]:
     """Settings that TRL and we share."""
     return {
         "per_device_train_batch_size": sizes.batch, "max_steps": sizes.steps, "learning_rate": LEARNING_RATE,
-        "lr_scheduler_type": "constant", "optim": "adamw_torch", "logging_steps": 1, "save_strategy": "no",
+        "lr_scheduler_type": "constant", "optim": "adamw_torch_fused", "logging_steps": 1, "save_strategy": "no",
         "report_to": "none", "use_cpu": True, "seed": 0, "max_length": sizes.length, "gradient_checkpointing": False,
         "dataloader_pin_memory": False, **changes,
     }  # fmt: skip
@@ -104,7 +104,7 @@ def sft_plain(sizes: Sizes, dtype: torch.dtype, folder: str) -> Timeline:
 
 def plain_loop(model: nn.Module, loss_of: Callable[[int], Tensor], sizes: Sizes) -> Timeline:
     """AdamW on `loss_of(step)`, gradients clipped at 1 as the trainers do."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
     model.train()
     timeline = Timeline(time.perf_counter())
     for step in range(sizes.steps):

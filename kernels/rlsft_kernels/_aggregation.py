@@ -51,6 +51,14 @@ def aggregation_weights(
     return weights / max_length, sequences
 
 
+def place_normalizer(weights: Tensor, normalizer: float | Tensor, dtype: torch.dtype) -> tuple[Tensor, float | Tensor]:
+    """`(weights, what is left to divide by)`: within the weights, so that a gradient made in the forward is final.
+
+    In float16 it stays outside: small gradients would vanish before the factor of a GradScaler reaches them.
+    """
+    return (weights, normalizer) if dtype == torch.float16 else (weights / normalizer, 1.0)
+
+
 def _sequence_lengths(mask: Tensor, cu_seqlens: Tensor | None, dtype: torch.dtype) -> Tensor:  # [B]
     if mask.ndim == 2:
         return mask.sum(dim=1).to(dtype)

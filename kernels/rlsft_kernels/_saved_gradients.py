@@ -13,11 +13,29 @@ def scaled_gradients(gradients: Sequence[Tensor], scale: Tensor, inputs: Sequenc
     """`gradients[i] * scale` in the dtype of `inputs[i]`, for the backward of an op that saved its gradients.
 
     Only a backward that records itself (create_graph=True) can be differentiated again, so only that one pays for the
-    op below, whose own backward refuses.
+    op below, whose own backward refuses. One that frees its graph hands the saved tensors themselves on where the
+    scale is 1: a weight's gradient is as large as the head, and its copy costs half of the product that made it.
     """
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or _is_traced(gradients):
         return scale_saved_gradients(list(gradients), scale, list(inputs), op)
+    if _graph_is_kept():
+        return _scale(gradients, scale, inputs)
+    if scale.device.type == "cpu" and float(scale) == 1.0:  # a look at a number that costs nothing here
+        return [g if g.dtype == x.dtype else g.to(x.dtype) for g, x in zip(gradients, inputs, strict=True)]
     return _scale(gradients, scale, inputs)
+
+
+def _is_traced(tensors: Sequence[Tensor]) -> bool:
+    """Whether what runs is recorded as a program, which must not depend on the number that the scale holds now."""
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or any(
+        type(x) is not Tensor for x in tensors
+    )  # fmt: skip
+
+
+def _graph_is_kept() -> bool:
+    """Whether this backward may run again (retain_graph=True); True where this version of torch does not tell."""
+    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return True if ask is None else bool(ask())
 
 
 def _scale(gradients: Sequence[Tensor], scale: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:

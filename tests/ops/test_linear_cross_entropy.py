@@ -202,6 +202,20 @@ def test_float16_gradients_are_scaled_before_they_are_rounded() -> None:
     assert float(expected["weight"].abs().max()) > 0.01
 
 
+def test_gradient_of_the_forward_is_handed_on_without_a_copy_where_the_graph_is_freed() -> None:
+    """A second backward must find what the first one found, whatever its owner did to the first result."""
+    tensors = CASES[2].tensors(torch.float32)
+    loss, _ = linear_cross_entropy(**tensors)
+    saved = {x.data_ptr() for x in loss.grad_fn.next_functions[0][0].saved_tensors}
+    first = torch.autograd.grad(loss, tensors["weight"], retain_graph=True)[0]
+    kept = first.clone()
+    first.zero_()
+    (last,) = torch.autograd.grad(loss, tensors["weight"])
+    assert first.data_ptr() not in saved
+    assert last.data_ptr() in saved
+    assert torch.equal(last, kept)
+
+
 def test_upstream_factor_is_not_rounded_to_the_dtype_of_the_gradient() -> None:
     """0.998 is no bfloat16 number: rounded first, to 0.9961, it would shorten every gradient by 0.2 %."""
     saved, factor = torch.randn(1000), torch.tensor(0.998)

@@ -12,7 +12,7 @@ from rlsft_kernels._head.head import statistics_dtype
 from rlsft_kernels._head.inputs import HeadInputs
 from rlsft_kernels._head.loss import LossPlan, plan_loss
 from rlsft_kernels._head.select import SUPPORTED
-from rlsft_kernels._saved_gradients import scale_saved_gradients
+from rlsft_kernels._saved_gradients import scaled_gradients
 
 
 def needed_gradients(*inputs: Tensor | None) -> list[bool]:
@@ -59,5 +59,5 @@ def scaled_head_gradients(ctx: Any, grad_total: Tensor | None, op: str) -> list[
         return [None] * len(ctx.needs)
     num = sum(ctx.needs)
     gradients, inputs = list(ctx.saved_tensors[:num]), list(ctx.saved_tensors[num:])
-    scaled = iter(scale_saved_gradients(gradients, grad_total, inputs, op))
+    scaled = iter(scaled_gradients(gradients, grad_total, inputs, op))
     return [next(scaled) if need else None for need in ctx.needs]

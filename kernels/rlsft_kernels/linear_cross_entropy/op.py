@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rlsft_kernels._aggregation import place_normalizer
 from rlsft_kernels._backend import Backend, choose_backend
 from rlsft_kernels._checks import require_choice, require_float_tensor, require_positive_int, require_scalar
 from rlsft_kernels._head.head import Head, check_transform, checked_head, statistics_dtype
@@ -88,6 +89,10 @@ def linear_cross_entropy(
         _check_token_weights(token_weights, targets)
     hidden_NH = hidden.reshape(-1, hidden.shape[-1])
     lora_hidden, lora_weight = lora_factors(hidden_NH, weight, lora)
+    wide = statistics_dtype(hidden.dtype)
+    weights = targets.new_ones((), dtype=wide) if token_weights is None else token_weights.to(wide)
+    labelled = (targets != ignore_index).sum().clamp(min=1) if normalizer is None else normalizer
+    weights, left = place_normalizer(weights, labelled, hidden.dtype)
     total, sums, *_ = torch.ops.rlsft.linear_cross_entropy(
         hidden_NH,
         weight,
@@ -95,7 +100,7 @@ def linear_cross_entropy(
         bias,
         lora_hidden,
         lora_weight,
-        None if token_weights is None else token_weights.reshape(-1),
+        weights.expand(targets.shape).reshape(-1),
         softcap,
         float(logit_scale),
         kind,
@@ -112,7 +117,7 @@ def linear_cross_entropy(
         "accuracy": num_correct / at_least_one,
         "entropy": entropy / at_least_one,
     }
-    return total / (at_least_one if normalizer is None else normalizer), stats
+    return total / left, stats
 
 
 def _check_token_weights(token_weights: Tensor, targets: Tensor) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rlsft_kernels._aggregation import Aggregation, aggregation_weights, check_offsets
+from rlsft_kernels._aggregation import Aggregation, aggregation_weights, check_offsets, place_normalizer
 from rlsft_kernels._backend import Backend, choose_backend
 from rlsft_kernels._checks import (
     require_between,
@@ -142,6 +142,7 @@ def linear_policy_loss(
         counted, aggregation, cu_seqlens=cu_seqlens, max_length=max_length, dtype=statistics_dtype(hidden.dtype)
     )
     weights = weights if token_weights is None else weights * torch.where(counted, token_weights, 0)
+    weights, left = place_normalizer(weights, divisor if normalizer is None else normalizer, hidden.dtype)
     hidden_NH = hidden.reshape(-1, hidden.shape[-1])
     lora_hidden, lora_weight = lora_factors(hidden_NH, weight, lora)
     temperature_N, temperature_one = flat_temperature(temperature, targets)
@@ -153,7 +154,7 @@ def linear_policy_loss(
         needed_gradients(hidden_NH, weight, bias, lora_hidden, lora_weight), backend,
     )  # fmt: skip
     absent = {"loss/value", "vf_clipfrac"} | ({"kl_ref"} if ref_logprobs is None else set())
-    return total / (divisor if normalizer is None else normalizer), means_of_sums(sums, absent)
+    return total / left, means_of_sums(sums, absent)
 
 
 def _check_kind(loss_kind: str) -> None:
