@@ -1,14 +1,14 @@
 """The methods that are compared, each from the same fine-tuned policy with a budget of optimizer steps.
 
-`sft_steps` takes as many optimizer steps as the others, `sft_tokens` trains on as many tokens: a pair holds two answers,
-so it takes twice the steps. `dpo` trains on the pairs of the first round, demonstration against own answer, with the
-fixed reference; `spin` is one IRFT round with all prompts; `irft_T` draws anew for each of T shards of the data.
+`sft_steps` takes as many optimizer steps as the others, `sft_tokens` trains on as many tokens: a pair holds two
+answers, so it takes twice the steps. `spin` is one IRFT round with all prompts, which is DPO on the pairs of
+demonstration and own answer with the fixed reference; `irft_T` draws anew for each of T shards of the data.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

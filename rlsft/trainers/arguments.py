@@ -112,6 +112,13 @@ class RlsftArguments(TrainingArguments):
             "an error. 0: the first one is."
         },
     )
+    keep_freed_memory: bool = field(
+        default=True,
+        metadata={
+            "help": "Training on a CPU keeps freed memory for its next step instead of returning it to the system "
+            "and clearing it anew (glibc only). Off: the allocator is left as it is."
+        },
+    )
     metrics_path: str | None = field(
         default=None,
         metadata={"help": "JSON-lines file for every logged row. Unset: metrics.jsonl in output_dir."},

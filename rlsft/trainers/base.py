@@ -27,6 +27,7 @@ from rlsft.trainers.callbacks import (
     StopOnInterrupt,
 )
 from rlsft.trainers.encoded import Rows
+from rlsft.trainers.host_memory import freed_memory_kept
 from rlsft.trainers.running import RunningStats
 
 MAX_DUMPS = 5
@@ -107,7 +108,8 @@ class RlsftTrainer(Trainer):
         """
         asked = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
         try:
-            return super().train(resume_from_checkpoint=self._checkpoint(asked), **kwargs)
+            with freed_memory_kept(self.args.keep_freed_memory and self.args.device.type == "cpu"):
+                return super().train(resume_from_checkpoint=self._checkpoint(asked), **kwargs)
         except Exception as error:
             if is_disk_full(error):
                 raise RunError(

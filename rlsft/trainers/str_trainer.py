@@ -13,6 +13,7 @@ from rich.console import Console
 from rlsft.artifacts import jsonable, read_jsonl, write_text
 from rlsft.errors import ConfigError, DataError
 from rlsft.trainers.base import last_checkpoint
+from rlsft.trainers.host_memory import freed_memory_kept
 from rlsft.trainers.run_dir import RunDirectory, fingerprint
 from rlsft.trainers.str_config import STAGES, STRConfig
 from rlsft.trainers.str_data import chosen, demonstrations, distinct_prompts, hold_out, refuse_shared_prompts, rows_hash
@@ -113,7 +114,7 @@ class STRTrainer:
         Raises:
             RunError: the output directory is in use, holds something else, or was made with other settings.
         """
-        with self.run as run:
+        with self.run as run, freed_memory_kept(self.args.keep_freed_memory and self.args.device.type == "cpu"):
             self._write_config()
             for stage in STAGES:
                 redo = self.args.redo is not None and STAGES.index(stage) >= STAGES.index(self.args.redo)
