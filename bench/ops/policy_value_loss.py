@@ -21,6 +21,7 @@ from rlsft_kernels.policy_value_loss.reference import policy_value_loss_referenc
 SHAPE_LETTERS = ("B", "T")
 LEAVES = ("logprobs", "values", "entropy")
 BYTES = 4 * (8 + 3) + 1
+CLIP, EDGE = 0.2, 1e-5  # the op's default clip ranges, and how near to them is too near
 SETTINGS: dict[str, Any] = {"vf_coef": 0.1, "entropy_coef": 0.01, "kl_coef": 0.05, "kl_estimator": "k3"}
 
 
@@ -45,6 +46,12 @@ def inputs_of(B: int, T: int) -> dict[str, Tensor]:
     for name in ("old_logprobs", "ref_logprobs"):
         tokens[name] = tokens["logprobs"] + 0.2 * tokens[name]
     tokens["old_values"] = tokens["values"] + 0.2 * tokens["old_values"]
+    # a token on the edge of a clip range has two right gradients; float32 and float64 may pick different ones
+    ratio = (tokens["logprobs"] - tokens["old_logprobs"]).exp()
+    on_edge = ((ratio - 1).abs() - CLIP).abs() < EDGE
+    tokens["old_logprobs"] = torch.where(on_edge, tokens["logprobs"], tokens["old_logprobs"])
+    on_edge = ((tokens["values"] - tokens["old_values"]).abs() - CLIP).abs() < EDGE
+    tokens["old_values"] = torch.where(on_edge, tokens["values"], tokens["old_values"])
     lengths = torch.randint(T // 2, T + 1, (B, 1), generator=g)
     return tokens | {"mask": torch.arange(T) < lengths}
 

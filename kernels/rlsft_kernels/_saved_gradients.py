@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+
+from rlsft_kernels._eager import is_traced
 
 
 def scaled_gradients(gradients: Sequence[Tensor], scale: Tensor, inputs: Sequence[Tensor], op: str) -> list[Tensor]:
@@ -16,20 +18,13 @@ def scaled_gradients(gradients: Sequence[Tensor], scale: Tensor, inputs: Sequenc
     op below, whose own backward refuses. One that frees its graph hands the saved tensors themselves on where the
     scale is 1: a weight's gradient is as large as the head, and its copy costs half of the product that made it.
     """
-    if torch.is_grad_enabled() or _is_traced(gradients):
+    if torch.is_grad_enabled() or is_traced(gradients):
         return scale_saved_gradients(list(gradients), scale, list(inputs), op)
     if _graph_is_kept():
         return _scale(gradients, scale, inputs)
     if scale.device.type == "cpu" and float(scale) == 1.0:  # a look at a number that costs nothing here
         return [g if g.dtype == x.dtype else g.to(x.dtype) for g, x in zip(gradients, inputs, strict=True)]
     return _scale(gradients, scale, inputs)
-
-
-def _is_traced(tensors: Sequence[Tensor]) -> bool:
-    """Whether what runs is recorded as a program, which must not depend on the number that the scale holds now."""
-    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or any(
-        type(x) is not Tensor for x in tensors
-    )  # fmt: skip
 
 
 def _graph_is_kept() -> bool:
@@ -75,21 +70,54 @@ def refuse_double_backward(ctx: Any, *_grads: Any) -> NoReturn:
 scale_saved_gradients.register_autograd(refuse_double_backward, setup_context=_remember_name)
 
 
-def register_pair_gradients(op: Any, name: str) -> None:
-    """Autograd of an op that returns (loss, stats, gradients of the loss by its first two inputs).
+PairForward = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]  # loss, stats, gradients of the loss by two inputs
+
+
+def pair_op_with_gradients(op: Any, forward: PairForward, name: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The call `(first, second, *rest) -> (loss, stats)` of an op whose forward returns its gradients too.
+
+    Traced, it is the custom op; an eager call on plain tensors takes the same forward and backward through a function
+    of autograd, because on a few pairs the wrappers of a custom op cost several times what the loss does.
 
     Args:
-        op: the custom op.
+        op: the custom op made of `forward`; gets its autograd here.
+        forward: `(first, second, *rest) -> (loss, stats, gradient by first, gradient by second)`.
         name: of the public function, for the message that refuses a second derivative.
     """
+    op.register_autograd(_pair_backward(name), setup_context=_save_pair_gradients)
 
-    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _loss, stats, *gradients = output
-        ctx.num_inputs = len(inputs)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(stats, *gradients)
-        ctx.save_for_backward(*gradients, inputs[0], inputs[1])
+    class Direct(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+            output = forward(*inputs)
+            _save_pair_gradients(ctx, inputs, output)
+            return output[0], output[1]
 
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+            return _pair_backward(name)(ctx, grads[0])
+
+    def call(first: Tensor, second: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        if is_traced((first, second)):
+            loss, stats, *_ = op(first, second, *rest)
+            return loss, stats
+        if torch.is_grad_enabled() and (first.requires_grad or second.requires_grad):
+            return Direct.apply(first, second, *rest)  # type: ignore[no-any-return]
+        loss, stats, *_ = forward(first, second, *rest)
+        return loss, stats
+
+    return call
+
+
+def _save_pair_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _loss, stats, *gradients = output
+    ctx.num_inputs = len(inputs)
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(stats, *gradients)
+    ctx.save_for_backward(*gradients, inputs[0], inputs[1])
+
+
+def _pair_backward(name: str) -> Callable[..., tuple[Tensor | None, ...]]:
     def backward(ctx: Any, grad_loss: Tensor | None, *_unused: Any) -> tuple[Tensor | None, ...]:
         if grad_loss is None:
             return (None,) * ctx.num_inputs
@@ -97,4 +125,4 @@ def register_pair_gradients(op: Any, name: str) -> None:
         first, second = scaled_gradients(saved[:2], grad_loss, saved[2:], name)
         return first, second, *(None,) * (ctx.num_inputs - 2)
 
-    op.register_autograd(backward, setup_context=save)
+    return backward

@@ -20,6 +20,7 @@ from rlsft_kernels._checks import (
     require_shape,
 )
 from rlsft_kernels._columns import NATIVE_DTYPES
+from rlsft_kernels._eager import is_traced
 from rlsft_kernels._head.head import statistics_dtype
 from rlsft_kernels.kl_shaped_gae.native import kl_shaped_gae_native
 from rlsft_kernels.kl_shaped_gae.reference import STATS, kl_shaped_gae_reference
@@ -110,7 +111,8 @@ def kl_shaped_gae(
     require_between("gamma", gamma, 0, 1)
     require_between("lam", lam, 0, 1)
     constants = (None if x is None else x.detach() for x in (scores, logprobs, ref_logprobs, values))
-    advantages, returns, moments, stats = torch.ops.rlsft.kl_shaped_gae(
+    call = _op if is_traced((scores, logprobs, values, mask)) else _forward  # it has no gradient to register
+    advantages, returns, moments, stats = call(
         *constants, mask, _as_scalar(kl_coef, values), kl_estimator, float(gamma), float(lam), whiten,
         None if bootstrap_values is None else bootstrap_values.detach(), cu_seqlens, backend,
     )  # fmt: skip
@@ -138,8 +140,7 @@ def _as_scalar(kl_coef: float | Tensor, values: Tensor) -> Tensor:
     return torch.full((), float(kl_coef), dtype=wide, device=values.device)
 
 
-@torch.library.custom_op("rlsft::kl_shaped_gae", mutates_args=())
-def _kl_shaped_gae_op(
+def _forward(
     scores: Tensor,
     logprobs: Tensor,
     ref_logprobs: Tensor | None,
@@ -193,7 +194,10 @@ def _kl_shaped_gae_op(
     return advantages.contiguous(), returns.contiguous(), moments, stats
 
 
-@_kl_shaped_gae_op.register_fake
+_op = torch.library.custom_op("rlsft::kl_shaped_gae", _forward, mutates_args=())
+
+
+@_op.register_fake
 def _(
     scores: Tensor,
     logprobs: Tensor,

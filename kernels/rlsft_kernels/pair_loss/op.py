@@ -20,7 +20,7 @@ from rlsft_kernels._checks import (
 )
 from rlsft_kernels._columns import NATIVE_DTYPES
 from rlsft_kernels._head.head import statistics_dtype
-from rlsft_kernels._saved_gradients import register_pair_gradients
+from rlsft_kernels._saved_gradients import pair_op_with_gradients
 from rlsft_kernels.pair_loss.native import pair_loss_native
 from rlsft_kernels.pair_loss.reference import KINDS, STATS
 from rlsft_kernels.pair_loss.torch_path import PairTerms, pair_loss_fwd
@@ -82,7 +82,7 @@ def pair_loss(
     _check_tensors(delta_real, delta_generated, mask, normalizer)
     _check_settings(beta, kind, offset, label_smoothing)
     divisor = None if normalizer is None else _as_scalar(normalizer, delta_real)
-    loss, values, *_ = torch.ops.rlsft.pair_loss(
+    loss, values = _call(
         delta_real, delta_generated, mask, divisor, kind, float(beta), float(offset), float(label_smoothing), backend
     )
     return loss, dict(zip(STATS, values.unbind(), strict=True))
@@ -117,8 +117,7 @@ def _as_scalar(normalizer: float | Tensor, like: Tensor) -> Tensor:
     return torch.full((), float(normalizer), dtype=statistics_dtype(like.dtype), device=like.device)
 
 
-@torch.library.custom_op("rlsft::pair_loss", mutates_args=())
-def _pair_loss_op(
+def _forward(
     delta_real: Tensor,
     delta_generated: Tensor,
     mask: Tensor | None,
@@ -142,7 +141,10 @@ def _pair_loss_op(
     return pair_loss_fwd(delta_real, delta_generated, keep, normalizer, terms, statistics_dtype(dtype))
 
 
-@_pair_loss_op.register_fake
+_op = torch.library.custom_op("rlsft::pair_loss", _forward, mutates_args=())
+
+
+@_op.register_fake
 def _(delta_real: Tensor, delta_generated: Tensor, *_settings: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = statistics_dtype(delta_real.dtype)
     sizes = ((), (len(STATS),), tuple(delta_real.shape), tuple(delta_real.shape))
@@ -150,4 +152,4 @@ def _(delta_real: Tensor, delta_generated: Tensor, *_settings: Any) -> tuple[Ten
     return loss, stats, grad_real, grad_generated
 
 
-register_pair_gradients(_pair_loss_op, "pair_loss")
+_call = pair_op_with_gradients(_op, _forward, "pair_loss")

@@ -9,7 +9,7 @@ from rlsft_kernels._backend import Backend, Supported, choose_backend
 from rlsft_kernels._checks import require_float_tensor, require_like, require_ndim, require_number
 from rlsft_kernels._columns import NATIVE_DTYPES
 from rlsft_kernels._head.head import statistics_dtype
-from rlsft_kernels._saved_gradients import register_pair_gradients
+from rlsft_kernels._saved_gradients import pair_op_with_gradients
 from rlsft_kernels.pairwise_reward_loss.native import pairwise_reward_loss_native
 from rlsft_kernels.pairwise_reward_loss.torch_path import STATS, pairwise_reward_loss_fwd
 
@@ -52,12 +52,11 @@ def pairwise_reward_loss(
     if margin is not None:
         require_like("margin", margin, "chosen", chosen)
     require_number("center_coef", center_coef, at_least=0)
-    loss, stats, *_ = torch.ops.rlsft.pairwise_reward_loss(chosen, rejected, margin, float(center_coef), backend)
+    loss, stats = _call(chosen, rejected, margin, float(center_coef), backend)
     return loss, dict(zip(STATS, stats.unbind(), strict=True))
 
 
-@torch.library.custom_op("rlsft::pairwise_reward_loss", mutates_args=())
-def _pairwise_reward_loss_op(
+def _forward(
     chosen: Tensor, rejected: Tensor, margin: Tensor | None, center_coef: float, backend: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     device_type, dtype = chosen.device.type, chosen.dtype
@@ -71,7 +70,10 @@ def _pairwise_reward_loss_op(
     return pairwise_reward_loss_fwd(chosen, rejected, margin, center_coef, statistics_dtype(dtype))
 
 
-@_pairwise_reward_loss_op.register_fake
+_op = torch.library.custom_op("rlsft::pairwise_reward_loss", _forward, mutates_args=())
+
+
+@_op.register_fake
 def _(
     chosen: Tensor, rejected: Tensor, margin: Tensor | None, center_coef: float, backend: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -81,4 +83,4 @@ def _(
     return loss, stats, grad_chosen, grad_rejected
 
 
-register_pair_gradients(_pairwise_reward_loss_op, "pairwise_reward_loss")
+_call = pair_op_with_gradients(_op, _forward, "pairwise_reward_loss")
