@@ -89,12 +89,12 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """torch.compile on the first call, for the shapes it is called with."""
     kept: list[Callable[..., Any]] = []
 
-    def run(*arguments: Any) -> Any:
+    def run(*arguments: Any, **named: Any) -> Any:
         if not kept:
             kept.append(torch.compile(function, dynamic=False))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return kept[0](*arguments)
+            return kept[0](*arguments, **named)
 
     return run
 
