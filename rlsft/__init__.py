@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rlsft.ranking import RankedResponses, rank_responses
     from rlsft.rewards import RewardModel
     from rlsft.trainers import (
+        IRFTConfig,
+        IRFTTrainer,
         PPOConfig,
         PPOTrainer,
         RewardConfig,
@@ -29,6 +31,8 @@ _LAZY = {
     "RankedResponses": "rlsft.ranking",
     "rank_responses": "rlsft.ranking",
     "RewardModel": "rlsft.rewards",
+    "IRFTConfig": "rlsft.trainers",
+    "IRFTTrainer": "rlsft.trainers",
     "PPOConfig": "rlsft.trainers",
     "PPOTrainer": "rlsft.trainers",
     "RewardConfig": "rlsft.trainers",
@@ -42,6 +46,8 @@ _LAZY = {
 __all__ = [
     "ConfigError",
     "DataError",
+    "IRFTConfig",
+    "IRFTTrainer",
     "ModelError",
     "PPOConfig",
     "PPOTrainer",

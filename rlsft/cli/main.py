@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "str": ("rlsft.cli.str_commands", "SFT -> sample -> rank -> reward model -> PPO on your data"),
     "sft": ("rlsft.cli.train_commands", "supervised fine-tuning on demonstrations"),
     "reward": ("rlsft.cli.train_commands", "train a reward model on chosen/rejected pairs"),
+    "irft": ("rlsft.cli.train_commands", "fine-tune against the model's own answers; no reward model (SPIN, DPO too)"),
     "ppo": ("rlsft.cli.train_commands", "improve a policy with PPO on a reward model"),
     "rank": ("rlsft.cli.rank_command", "rank several responses a prompt with TextRank and ISODATA"),
     "generate": ("rlsft.cli.model_commands", "answers of a model to prompts"),

@@ -1,4 +1,4 @@
-"""`rlsft sft`, `rlsft reward`, `rlsft ppo`: one stage on your own data."""
+"""`rlsft sft`, `rlsft reward`, `rlsft ppo`, `rlsft irft`: one trainer on your own data."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ DESCRIPTIONS = {
     "sft": "Supervised fine-tuning on demonstrations.",
     "reward": "Train a reward model on prompt/chosen/rejected rows.",
     "ppo": "Improve a policy with PPO on a reward model.",
+    "irft": "Fine-tune on demonstrations against the model's own answers, drawn anew in rounds.",
 }
 
 
@@ -44,7 +45,7 @@ def method_of(command: str) -> tuple[type, type]:
     """Config and trainer of a command, imported only now: each brings transformers with it."""
     import rlsft.trainers as trainers
 
-    prefix = {"sft": "SFT", "reward": "Reward", "ppo": "PPO"}[command]
+    prefix = {"sft": "SFT", "reward": "Reward", "ppo": "PPO", "irft": "IRFT"}[command]
     return getattr(trainers, f"{prefix}Config"), getattr(trainers, f"{prefix}Trainer")
 
 

@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlsft.trainers.irft.config import IRFTConfig
+    from rlsft.trainers.irft.trainer import IRFTTrainer
     from rlsft.trainers.ppo import PPOTrainer
     from rlsft.trainers.ppo_config import PPOConfig
     from rlsft.trainers.reward import RewardConfig, RewardTrainer
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from rlsft.trainers.str_trainer import STRTrainer
 
 _LAZY = {
+    "IRFTConfig": "rlsft.trainers.irft.config",
+    "IRFTTrainer": "rlsft.trainers.irft.trainer",
     "PPOConfig": "rlsft.trainers.ppo_config",
     "PPOTrainer": "rlsft.trainers.ppo",
     "RewardConfig": "rlsft.trainers.reward",
@@ -25,6 +29,8 @@ _LAZY = {
 }
 
 __all__ = [
+    "IRFTConfig",
+    "IRFTTrainer",
     "PPOConfig",
     "PPOTrainer",
     "RewardConfig",

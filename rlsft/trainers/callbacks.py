@@ -179,12 +179,15 @@ class ProgressCallback(TrainerCallback):
 
 
 SUMMARY_KEYS = {
+    "round": "round",
     "loss": "loss",
     "eval_loss": "eval loss",
     "accuracy": "accuracy",
     "eval_accuracy": "eval accuracy",
     "objective/scores": "score",
     "objective/kl": "KL",
+    "kl/generator": "KL",
+    "perf/generation_share": "drawing",
 }
 
 
