@@ -123,7 +123,9 @@ def pairs_ours(sizes: Sizes, dtype: torch.dtype, folder: str) -> Timeline:
     from rlsft import IRFTConfig, IRFTTrainer
 
     clock = Clock()
-    args = IRFTConfig(folder, **common(sizes, refresh="none", epochs_per_round=1, beta=0.1, show_progress=False))
+    args = IRFTConfig(
+        folder, **common(sizes, refresh="none", rounds=1, epochs_per_round=1, beta=0.1, show_progress=False)
+    )
     return timed(
         IRFTTrainer(
             model_of(sizes, dtype), args, pairs(sizes), processing_class=tokenizer_of(sizes), callbacks=[clock]
@@ -139,7 +141,8 @@ def pairs_trl(sizes: Sizes, dtype: torch.dtype, folder: str, **changes: Any) -> 
     clock = Clock()
     args = DPOConfig(folder, bf16=False, disable_tqdm=True, beta=0.1, **common(sizes, **changes))
     trainer = DPOTrainer(
-        model_of(sizes, dtype), args=args, train_dataset=Dataset.from_list(pairs(sizes)),
+        model_of(sizes, dtype), ref_model=model_of(sizes, dtype), args=args,
+        train_dataset=Dataset.from_list(pairs(sizes)),
         processing_class=tokenizer_of(sizes), callbacks=[clock],
     )  # fmt: skip
     return timed(trainer, clock)
