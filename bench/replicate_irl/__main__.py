@@ -80,7 +80,7 @@ def run_sorting(file: Path, seed: int, bad: float, methods: list[str], budget: B
     missing = [name for name in ("start", *methods) if not on_file(file, {**key, "method": name})]
     if not missing:
         return
-    tokens, data = tokenizer(), demonstrations(seed, bad=bad)
+    tokens, data = tokenizer(), demonstrations(seed, bad=bad, train=budget.demonstrations)
     folder = Path(tempfile.mkdtemp())
     blank = Task(model(seed), tokens, data.train, seed, budget, folder, max_length=32, max_completion_length=2 * DIGITS)
     start = sft(blank, steps=budget.warm_up_steps, name="start")

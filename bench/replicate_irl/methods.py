@@ -22,12 +22,14 @@ Rows = list[dict[str, str]]
 class Budget:
     """What a method may spend after the common fine-tuning, and the settings found on seeds that are not reported."""
 
+    demonstrations: int = 500
     batch: int = 32
     warm_up_steps: int = 300  # of the common fine-tuning
     steps: int = 300
     sft_learning_rate: float = 1e-3
     pair_learning_rate: float = 3e-4
     beta: float = 0.1
+    sft_coef: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,11 @@ def irft(task: Task, *, name: str, **changes: Any) -> Any:
 
     policy = task.copy()
     settings = common(task, name, task.budget.steps, task.budget.pair_learning_rate)
-    settings |= {"beta": task.budget.beta, "max_completion_length": task.max_completion_length} | changes
+    settings |= {
+        "beta": task.budget.beta,
+        "sft_coef": task.budget.sft_coef,
+        "max_completion_length": task.max_completion_length,
+    } | changes
     IRFTTrainer(policy, IRFTConfig(**settings), task.rows, processing_class=task.tokenizer).train()
     return policy
 
