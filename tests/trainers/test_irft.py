@@ -112,7 +112,7 @@ def test_spin_is_a_plain_loop(tmp_path: Path, rounds: int) -> None:
     for (name, ours), theirs in zip(trainer.model.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")
         moved = max(moved, float((ours - start[name]).detach().abs().max()))
-    assert moved > 1e-2  # five hundred times the tolerance
+    assert moved > 2e-3  # a hundred times the tolerance
 
 
 def every_answer(length: int) -> list[list[int]]:
@@ -188,8 +188,8 @@ def test_given_pairs_are_dpo_as_trl_has_it(tmp_path: Path) -> None:
     )  # fmt: skip
     their_loss = theirs.compute_loss(theirs.model, next(iter(theirs.get_train_dataloader())))
     their_loss.backward()
-    assert float(loss) == pytest.approx(float(their_loss), abs=1e-5)
-    assert abs(float(loss) - LOG2) > 1e-2
+    assert loss.item() == pytest.approx(their_loss.item(), abs=1e-5)
+    assert abs(loss.item() - LOG2) > 1e-2
     reference_gradients = gradients(theirs.model)
     for name, gradient in gradients(ours.model).items():
         torch.testing.assert_close(gradient, reference_gradients[name], rtol=1e-3, atol=1e-6)
@@ -480,7 +480,9 @@ def test_bad_settings_and_rows_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train_dataset, row 1: .*leaves no room for a drawn answer"):
         irft_trainer(tmp_path, max_length=40, max_completion_length=20)
     with pytest.raises(ConfigError, match="depends on more than the step"):
-        irft_trainer(tmp_path, lr_scheduler_type="reduce_lr_on_plateau", eval_strategy="no").train()
+        irft_trainer(
+            tmp_path, lr_scheduler_type="reduce_lr_on_plateau", eval_strategy="steps", eval_dataset=demonstrations(2)
+        ).train()
     assert list(tmp_path.glob("negatives/*")) == []
 
 

@@ -16,8 +16,8 @@ from tests.support.ppo import LORA
 from tests.support.training import demonstrations, equal_parameters
 
 SAME = (
-    "loss", "grad_norm", "learning_rate", "accuracy", "margin", "logps/real", "logps/generated", "kl/generator", "round",
-    "num_tokens", "epoch", "completions/mean_length", "eval_loss", "eval_accuracy", "eval_margin",
+    "loss", "grad_norm", "learning_rate", "accuracy", "margin", "logps/real", "logps/generated", "kl/generator",
+    "round", "num_tokens", "epoch", "completions/mean_length", "eval_loss", "eval_accuracy", "eval_margin",
 )  # fmt: skip
 
 
@@ -76,6 +76,10 @@ def test_answers_of_a_killed_run_are_used_again(tmp_path: Path) -> None:
     trainer.train()
     assert asked == [4, 2]  # the chunks are of 4: the first one was there
     assert killed.read_text() == file.read_text()
+    whole = irft_trainer(tmp_path / "killed", **settings)
+    whole.maker.engine.generate = counted  # type: ignore[method-assign]
+    whole.train()
+    assert asked == [4, 2]  # a file that is whole is not drawn again
     other = irft_trainer(tmp_path / "killed", seed=7, **settings)
     other.train()
     assert len(read_jsonl(killed)) == 11
