@@ -28,6 +28,10 @@ def run(command: str, argv: Sequence[str]) -> int:
     model = resolve_model(job.model, args.dtype)
     train, held_out = train_and_eval(job)
     if flags.dry_run:
+        if command == "irft":
+            from rlsft.trainers.irft.schedule import plan
+
+            print(plan(args, len(train)))
         return dry_run(model, train, args, job)
     extra = {"reward_model": resolve_reward(job.reward_model, args)} if command == "ppo" else {}
     trainer = trainer_class(
@@ -100,12 +104,18 @@ def dry_run(model: str, train: Any, args: Any, job: JobArguments) -> int:
     console.print(
         estimate_training(
             model,
-            batch_size=args.per_device_train_batch_size,
+            batch_size=getattr(args, "sequences_per_batch", args.per_device_train_batch_size),
             sequence_length=min(args.max_length or 1024, shown.longest),
             lora_r=args.lora_r if args.use_peft else None,
             dtype=args.dtype,
             num_examples=min(len(train), getattr(args, "sft_max_examples", 0) or len(train)),
-            num_epochs=getattr(args, "sft_num_train_epochs", args.num_train_epochs),
+            num_epochs=_passes(args),
         )
     )
     return 0
+
+
+def _passes(args: Any) -> float:
+    """Over the training rows, by whatever name the method has for them; an IRFT pair counts as two rows elsewhere."""
+    own = getattr(args, "passes_over_data", None)
+    return getattr(args, "sft_num_train_epochs", args.num_train_epochs) if own is None else 2 * own

@@ -66,14 +66,14 @@ class Advisor:
             self._say(
                 "truncated_sampling",
                 f"answers are drawn with temperature={args.temperature:g}, top_p={args.top_p:g}, top_k={args.top_k}: "
-                "some tokens are never drawn, so the first step of a round is not a multiple of the SFT step. Draw from "
-                "the policy itself: temperature=1, top_p=1, top_k=0.",
+                "some tokens are never drawn, so the first step of a round is not a multiple of the SFT step. Draw "
+                "from the policy itself: temperature=1, top_p=1, top_k=0.",
             )
         elif args.refresh != "none" and args.temperature != 1:
             self._say(
                 "tempered_sampling",
                 f"answers are drawn, and both sides scored, at temperature={args.temperature:g}: what is trained is "
-                "the policy at that temperature, and only there is the first step of a round a multiple of the SFT step.",
+                "the policy at that temperature, and only there is the first step of a round a multiple of SFT's.",
             )
         if args.loss_type == "linear" and steps_a_round > STEPS_THAT_ARE_FEW and args.refresh != "per_step":
             self._say(

@@ -33,6 +33,7 @@ class IRFTBase(RlsftTrainer):
     maker: PairMaker
     rounds: Rounds | None = None
     advisor: Advisor
+    lr_scheduler: Any
     held_out_data: dict[str, Demonstrations]
 
     # NLL, perplexity and accuracy of held-out demonstrations, as SFT reports them

@@ -240,6 +240,16 @@ class IRFTConfig(RlsftArguments):
         )
 
     @property
+    def sequences_per_batch(self) -> int:
+        """Sequences of a forward pass: both sides of a micro-batch's pairs."""
+        return 2 * self.per_device_train_batch_size
+
+    @property
+    def passes_over_data(self) -> float:
+        """Passes over the demonstrations of the whole run, as far as settings tell."""
+        return self.epochs_per_round * self.samples_per_prompt * (1 if self.refresh == "shards" else self.rounds)
+
+    @property
     def pairs_per_step(self) -> int:
         """Pairs of an optimizer step over all ranks."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size

@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,11 +90,11 @@ class PairMaker:
         begun = time.monotonic()
         share = np.array_split(np.arange(len(prompts)), self.num_ranks)[self.rank].tolist()
         file = self._file(round_number, step, prompts, share, seed, num_samples)
-        rows = file.kept() if file is not None and step is None else []
         size = max(1, BATCHES_A_CHUNK * self.args.generation_batch_size // num_samples)
-        done = len(rows) // (num_samples * size) * size  # whole chunks: another cut would round differently
-        rows = rows[: done * num_samples]
-        for start in range(done, len(share), size):
+        rows: list[dict[str, Any]] = []
+        if file is not None and step is None:
+            rows = file.kept(size * num_samples, len(share) * num_samples)
+        for start in range(len(rows) // num_samples, len(share), size):
             drawn = self._rows(data, prompts, share[start : start + size], seed, num_samples, step)
             if file is not None:
                 file.append(drawn)
@@ -134,7 +133,6 @@ class PairMaker:
     ) -> NegativesFile | None:  # fmt: skip
         if round_number is None:
             return None
-        path = file_of(str(self.args.output_dir), round_number, self.rank)
         header: dict[str, Any] = {
             "round": round_number,
             "sampling": self.args.sampling(seed).describe(),
@@ -145,9 +143,8 @@ class PairMaker:
             header |= {"policy": weights_digest(self.policy), "samples_per_prompt": num_samples}
             header |= {"prompt_rows": [prompts[place] for place in share], "first_place": share[0] if share else 0}
             header["generation_batch_size"] = self.args.generation_batch_size
-        file = NegativesFile(path, header)
-        if step is not None and not Path(path).is_file():
-            file.kept()  # writes the header
+        file = NegativesFile(file_of(str(self.args.output_dir), round_number, self.rank), header)
+        file.begin()
         return file
 
     # ---- scoring ------------------------------------------------------------------------------------------

@@ -28,14 +28,22 @@ class NegativesFile:
         self.path = path
         self.header: dict[str, Any] = jsonable(header)
 
-    def kept(self) -> list[dict[str, Any]]:
-        """The answers that a killed run left behind; the file is begun anew where they cannot be used."""
+    def kept(self, chunk: int, total: int) -> list[dict[str, Any]]:
+        """What an earlier run left of these `total` answers; what else the file holds is dropped.
+
+        Whole chunks of `chunk` answers count: a chunk is drawn together, and cut otherwise it would round otherwise.
+        """
         found = _whole_rows(self.path)
-        if found and found[0] == self.header:
-            write_jsonl(self.path, found)  # without the line that a kill cut off
-            return found[1:]
-        write_jsonl(self.path, [self.header])
-        return []
+        answers = found[1:] if found and found[0] == self.header else []
+        if len(answers) < total:
+            answers = answers[: len(answers) // chunk * chunk]
+        write_jsonl(self.path, [self.header, *answers])
+        return answers
+
+    def begin(self) -> None:
+        """Write the line that says how answers are drawn, unless the file is there."""
+        if not self.path.is_file():
+            write_jsonl(self.path, [self.header])
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add answers."""

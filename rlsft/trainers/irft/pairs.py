@@ -50,7 +50,9 @@ class Pair:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Pair:
         """What `to_row` gave."""
-        return cls(**{name: NAN if value is None and name != "generated" else value for name, value in row.items()})
+        known: dict[str, Any] = dict(row)
+        unknown = [name for name, value in row.items() if value is None and name != "generated"]
+        return cls(**known | dict.fromkeys(unknown, NAN))
 
 
 class Demonstrations:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,8 +26,15 @@ class StepSignal:
 class Refresh(Protocol):
     """A schedule of drawing. Rounds and steps count from 0."""
 
-    draws_ahead: bool  # a round's answers are drawn as it begins, not step by step
-    has_fixed_rounds: bool  # a round ends after its planned steps and not before
+    @property
+    def draws_ahead(self) -> bool:
+        """Whether a round's answers are drawn as it begins, not step by step."""
+        ...
+
+    @property
+    def has_fixed_rounds(self) -> bool:
+        """Whether a round takes its planned steps, no fewer and no more."""
+        ...
 
     def prompts(self, round_number: int) -> list[int]:
         """Rows of the data whose answers the round learns from."""
@@ -118,7 +125,7 @@ def refresh_of(args: IRFTConfig, num_prompts: int) -> Refresh:
     limit = args.prompts_per_round
     if limit is None and args.steps_per_round is not None and args.refresh not in ("none", "adaptive"):
         limit = -(-args.steps_per_round * args.pairs_per_step // args.samples_per_prompt)  # no draw is for nothing
-    common = {"seed": args.seed, "num_prompts": num_prompts, "limit": limit}
+    common: dict[str, Any] = {"seed": args.seed, "num_prompts": num_prompts, "limit": limit}
     match args.refresh:
         case "shards":
             if args.rounds > num_prompts:
@@ -126,11 +133,10 @@ def refresh_of(args: IRFTConfig, num_prompts: int) -> Refresh:
                     f"rounds={args.rounds} shards cannot be cut from {num_prompts} demonstrations; lower rounds, or "
                     "take refresh='full'"
                 )
-            return Shards(**common, rounds=args.rounds)  # type: ignore[arg-type]
+            return Shards(**common, rounds=args.rounds)
         case "per_step":
-            return PerStep(**common, probability=args.refresh_probability)  # type: ignore[arg-type]
+            return PerStep(**common, probability=args.refresh_probability)
         case "adaptive":
-            return Adaptive(  # type: ignore[misc]
-                **common, kl=args.adaptive_kl, accuracy=args.adaptive_accuracy, window=args.adaptive_window  # type: ignore[arg-type]
-            )  # fmt: skip
-    return Full(**common)  # type: ignore[arg-type]
+            window = args.adaptive_window
+            return Adaptive(**common, kl=args.adaptive_kl, accuracy=args.adaptive_accuracy, window=window)
+    return Full(**common)

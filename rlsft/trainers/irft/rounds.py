@@ -138,7 +138,7 @@ class Rounds:
         """What the answers look like; every rank knows all of them, so the first one counts them."""
         self.advisor.after_drawing(pairs)
         weight = 1.0 if self.maker.rank == 0 else 0.0
-        seen = {
+        seen: dict[str, list[int] | list[bool]] = {
             "mean_length": [len(pair.answer()) for pair in pairs],
             "clipped_ratio": [not pair.ended for pair in pairs],
             "equal_demonstration": [pair.answer() == self.data.real(pair.prompt) for pair in pairs],

@@ -92,6 +92,23 @@ class IRFTSchedule:
         return int(key.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+def plan(args: IRFTConfig, num_prompts: int) -> str:
+    """A line that says what a run on `num_prompts` demonstrations will draw and learn from."""
+    schedule = IRFTSchedule.of(args, num_prompts)
+    lengths = schedule.round_lengths()
+    draws = [len(schedule.refresh.prompts(number)) * args.samples_per_prompt for number in range(args.rounds)]
+    drawn = "no answers (given pairs)" if args.refresh == "none" else f"{_range(draws)} answers"
+    return (
+        f"{args.rounds} round(s), refresh={args.refresh}: {drawn} and {_range(lengths)} optimizer steps of "
+        f"{schedule.pairs_per_step} pairs a round, {sum(lengths)} steps in all"
+    )
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
+
+
 def micro_batches(rows: Sequence[int], lengths: Sequence[int], num_parts: int) -> list[list[int]]:
     """`rows` in `num_parts` parts of nearly equal size, long pairs with long ones, the longest first.
 

@@ -153,7 +153,8 @@ class IRFTTrainer(IRFTBase):
         if began and self.rounds.state.number > 0 and self.args.optimizer_per_round == "restart":
             forget(self.optimizer)
         batches, num_pairs = self.rounds.batches(self.state.global_step)
-        tokens = torch.stack([batch["attention_mask"].sum() for batch in batches]).sum().to(device)
+        real = [batch["attention_mask"].sum() * batch["counted"].any() for batch in batches]
+        tokens = torch.stack(real).sum().to(device)
         self.state.num_input_tokens_seen += int(self.accelerator.reduce(tokens, "sum"))
         self._unfinished = True
         return batches, torch.tensor(num_pairs, device=device)
