@@ -1,14 +1,22 @@
-"""Small pure functions of reinforcement learning: KL controllers and shaping of sequence scores."""
+"""Small pure functions of reinforcement learning: KL controllers, shaping of scores, losses of explicit rewards."""
 
 from __future__ import annotations
 
+from rlsft.objectives.apa import apa_loss
 from rlsft.objectives.kl_control import AdaptiveKLController, FixedKLController
+from rlsft.objectives.pair_rewards import bounded_rewards, divergence_losses, pair_losses
 from rlsft.objectives.rewards import center_scores, penalize_missing_eos, whiten_scores
+from rlsft.objectives.weighting import exponential_weights
 
 __all__ = [
     "AdaptiveKLController",
     "FixedKLController",
+    "apa_loss",
+    "bounded_rewards",
     "center_scores",
+    "divergence_losses",
+    "exponential_weights",
+    "pair_losses",
     "penalize_missing_eos",
     "whiten_scores",
 ]
