@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlsft.models.estimate import TrainingEstimate, estimate_training
+from rlsft.models.estimate import TrainingEstimate, estimate_training, meta_causal_lm
 from rlsft.models.forward import completion_logprobs, hidden_states, position_ids_of
 from rlsft.models.head import LmHead, causal_lm_of, check_lm_head, lm_head_of, trunk_of, unwrap
 from rlsft.models.loading import load_causal_lm, load_tokenizer, resolve_dtype
@@ -25,6 +25,7 @@ __all__ = [
     "load_causal_lm",
     "load_tokenizer",
     "merge_lora",
+    "meta_causal_lm",
     "position_ids_of",
     "resolve_dtype",
     "trunk_of",

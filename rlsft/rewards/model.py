@@ -203,7 +203,7 @@ def _load_classifier(folder: Path, options: dict[str, Any], seed: int) -> Any:
         raise ModelError(f"{folder} cannot be loaded as a sequence-classification model: {first}") from error
     _check_report(folder, model, report)
     if any(key.split(".")[0] == head_name(model) for key in report["missing_keys"]):
-        _draw_head(getattr(model, head_name(model)), seed)
+        draw_head(getattr(model, head_name(model)), seed)
     return model
 
 
@@ -223,7 +223,8 @@ def _check_report(folder: Path, model: Any, report: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def _draw_head(head: nn.Module, seed: int) -> None:
+def draw_head(head: nn.Module, seed: int) -> None:
+    """Weights from `N(0, 1/(H+1))` with their own `seed`, biases zero (arXiv 2009.01325)."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in head.named_parameters():
         if name.endswith("bias"):
