@@ -138,8 +138,8 @@ def encode_pair(
 
 
 def _number_of(example: Mapping[str, Any], name: str, *, at_least: float = -math.inf) -> dict[str, float]:
-    """Column `name` as a finite number, or nothing where the row has none."""
-    if example.get(name) is None:
+    """Column `name` as a finite number, or nothing where the row has none; a weight must then be missing in all."""
+    if name not in example or (example[name] is None and name == "margin"):
         return {}
     try:
         value = float(example[name])

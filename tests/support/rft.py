@@ -77,7 +77,39 @@ def rft_trainer(base: str, folder: Path | str, *, rows: Any = None, **changes: A
     return RFTTrainer(
         base,
         rft_settings(folder, **changes),
-        train_dataset=letter_demonstrations(64) if rows is None else rows,
-        eval_dataset=letter_demonstrations(16, start=100),
+        train_dataset=letter_demonstrations(96) if rows is None else rows,
+        eval_dataset=letter_demonstrations(16, start=105),
         **own,
     )
+
+
+def taught_folder(folder: Path, scratch: Path) -> str:
+    """A policy that has begun to end its answers in `f`: about a third of them do."""
+    from rlsft.trainers.sft import SFTConfig, SFTTrainer
+
+    base = letter_folder(folder)
+    config = SFTConfig(
+        str(scratch), max_steps=8, learning_rate=3e-3, lr_scheduler_type="constant", per_device_train_batch_size=16,
+        use_cpu=True, save_strategy="no", max_length=24, show_progress=False,
+    )  # fmt: skip
+    rows = letter_demonstrations(25, start=100)
+    trainer = SFTTrainer(letter_model(), config, rows, processing_class=letter_tokenizer())
+    trainer.train()
+    trainer.model.save_pretrained(folder)
+    return base
+
+
+def mean_true_reward(policy: Any, *, samples: int = 16, seed: int = 9) -> float:
+    """Share of `samples` answers to each of 16 unseen questions that end, and end in `f`."""
+    from rlsft.rollouts import SamplingParams, TransformersEngine
+
+    tokenizer = letter_tokenizer()
+    ids = [tokenizer(row["prompt"])["input_ids"] for row in letter_demonstrations(16, start=105)]
+    engine = TransformersEngine(policy, tokenizer, batch_size=256)
+    drawn = engine.generate(ids, SamplingParams(max_new_tokens=6, seed=seed), samples)
+    rewards = [
+        true_reward(tokenizer.decode(answer.token_ids, skip_special_tokens=True)) * (answer.finish_reason == "stop")
+        for group in drawn
+        for answer in group
+    ]
+    return sum(rewards) / len(rewards)
