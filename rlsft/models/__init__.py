@@ -7,6 +7,7 @@ from rlsft.models.forward import completion_logprobs, hidden_states, position_id
 from rlsft.models.head import LmHead, causal_lm_of, check_lm_head, lm_head_of, trunk_of, unwrap
 from rlsft.models.loading import load_causal_lm, load_tokenizer, resolve_dtype
 from rlsft.models.lora import add_lora, is_lora, merge_lora, without_adapter
+from rlsft.models.memory import release_freed_memory
 from rlsft.models.modes import disable_dropout, evaluation_mode
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "merge_lora",
     "meta_causal_lm",
     "position_ids_of",
+    "release_freed_memory",
     "resolve_dtype",
     "trunk_of",
     "unwrap",

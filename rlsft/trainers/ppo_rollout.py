@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rlsft.data.encoding import encode_prompt
 from rlsft.errors import DataError
-from rlsft.models import completion_logprobs, evaluation_mode, is_lora, without_adapter
+from rlsft.models import completion_logprobs, evaluation_mode, is_lora, release_freed_memory, without_adapter
 from rlsft.objectives import penalize_missing_eos, whiten_scores
 from rlsft.rollouts import RolloutBatch, RolloutEngine, SamplingParams, pad_rollouts
 from rlsft.trainers.ppo_config import PPOConfig
@@ -136,7 +136,9 @@ class ExperienceMaker:
         """Answers to `rows` (`num_samples` in a row for each) with raw scores; no log-probabilities yet."""
         prompt_ids = [self._encode(number, row) for number, row in enumerate(rows)]
         with self._timed("generation"), self.autocast():
+            release_freed_memory()  # of the last update
             groups = self.engine.generate(prompt_ids, sampling, num_samples)
+            release_freed_memory()
         flat = [completion for group in groups for completion in group]
         device = next(self.actor_critic.parameters()).device
         batch = pad_rollouts(

@@ -228,13 +228,18 @@ class RFTConfig(RlsftArguments):
         """`RewardConfig` of a round's reward."""
         from rlsft.trainers.reward import RewardConfig
 
-        own = {
+        own: dict[str, Any] = {
             "num_train_epochs": self.reward_num_train_epochs,
             "learning_rate": self.reward_learning_rate,
             "pair_loss": self.pair_loss,
             "reward_bound": self.reward_bound,
             "reward_span": self.reward_span,
         }
+        if self.per_device_train_batch_size % 2 == 0:
+            # a pair is two sequences: half as many a pass and twice as many passes need the memory of SFT, and the
+            # gradient of a step is the same
+            own["per_device_train_batch_size"] = self.per_device_train_batch_size // 2
+            own["gradient_accumulation_steps"] = self.gradient_accumulation_steps * 2
         return self._stage(RewardConfig, output_dir, own, self.reward_args)
 
     def policy_config(self, output_dir: str) -> Any:
@@ -243,9 +248,9 @@ class RFTConfig(RlsftArguments):
         from rlsft.trainers.sft import SFTConfig
 
         if self.policy_step == "weighted_sft":
-            own = {"num_train_epochs": float(self.policy_epochs), "learning_rate": self.policy_learning_rate}
-            return self._stage(SFTConfig, output_dir, own, self.policy_args)
-        own = {
+            passes = {"num_train_epochs": float(self.policy_epochs), "learning_rate": self.policy_learning_rate}
+            return self._stage(SFTConfig, output_dir, passes, self.policy_args)
+        own: dict[str, Any] = {
             "learning_rate": self.policy_learning_rate,
             "total_episodes": self.policy_episodes,
             "rollout_batch_size": self.policy_batch_size,
@@ -257,6 +262,7 @@ class RFTConfig(RlsftArguments):
             "advantage": "rloo" if self.policy_step == "rloo" else "gae",
             "missing_eos_penalty": self.missing_eos_penalty,
             "max_completion_length": self.max_completion_length,
+            "generation_batch_size": self.sample_batch_size,
             "num_sample_generations": 0,
         }
         return self._stage(PPOConfig, output_dir, own, self.policy_args)

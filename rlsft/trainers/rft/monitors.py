@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ class Clock:
     """Wall seconds of a stage by kind of work."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = dict.fromkeys(KINDS, 0.0)
 
     @contextlib.contextmanager
     def timed(self, kind: str) -> Iterator[None]:
@@ -65,9 +64,10 @@ def round_row(
         ("reward/margin", "eval_margin"),
         ("reward/loss", "eval_loss"),
         ("reward/saturation", "eval_saturation"),
+        ("reward/train_saturation", "train_saturation"),
         ("reward/preference_accuracy", "eval_preference_accuracy"),
     ):
-        if theirs in reward:
+        if reward.get(theirs) is not None:
             row[ours] = reward[theirs]
     for name in ("reward_before", "reward_after", "kl", "length", "effective_share"):
         if name in policy:

@@ -149,7 +149,7 @@ def measure(
         "reward_before": _mean([value for row in scores for value in row["response_rewards"]]),
         "reward_after": float(after.mean()),
         "kl": float(kl.mean()),
-        "length": _mean([generation.length for generation in answers.generations]),
+        "length": _mean([len(completion.token_ids) for completion in answers.completions]),
         "measured_on": "held-out prompts" if held_out else "training prompts",
     }
 

@@ -54,11 +54,18 @@ def learn_reward(chain: RFTTrainer, folder: Path, number: int) -> dict[str, Any]
         score = scorer_of(trainer.reward_model, chain.tokenizer, chain.args)
         for name, rows in (("scores.jsonl", samples), ("held_out_scores.jsonl", held_out)):
             write_jsonl(folder / name, score_samples(score, rows) if rows else [])
-    warning = oscillation_warning(chain.args, facts.get("eval_saturation"))
+    facts["train_saturation"] = _last_logged(trainer, "saturation")
+    # the pairs it learned from say whether its problem is solved; too short a training has logged nothing
+    solved = facts["train_saturation"] if facts["train_saturation"] is not None else facts.get("eval_saturation")
+    warning = oscillation_warning(chain.args, solved)
     if warning:
         logger.warning("%s: %s", round_name(number), warning)
     counts = {"num_pairs": len(pairs), "num_train_pairs": len(train), "num_eval_pairs": len(measured_on)}
     return {**counts, "num_tokens": trained_tokens(trainer), **facts, "seconds": clock.rounded()}
+
+
+def _last_logged(trainer: Any, name: str) -> float | None:
+    return next((entry[name] for entry in reversed(trainer.state.log_history) if name in entry), None)
 
 
 def _training_pairs(chain: RFTTrainer, pairs: Pairs, number: int) -> tuple[Pairs, Pairs]:

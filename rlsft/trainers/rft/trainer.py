@@ -12,6 +12,7 @@ from rich.console import Console
 
 from rlsft.artifacts import jsonable, read_jsonl, write_text
 from rlsft.errors import ConfigError
+from rlsft.models import release_freed_memory
 from rlsft.rewards.split import split_by_prompt
 from rlsft.trainers.chain import fine_tune
 from rlsft.trainers.rft.config import RFTConfig
@@ -112,11 +113,12 @@ class RFTTrainer:
                     with run.timed(stage):
                         facts = self._make(stage, run.stage_dir(stage))
                     run.finish(stage, settings, **facts)
+                    gc.collect()
+                    release_freed_memory()
                 else:
                     self._announce(place, len(stages), "finished earlier, reused")
                 if part_of(stage)[1] == "policy":
                     self._record_round(part_of(stage)[0])
-                gc.collect()
                 if stage == self.args.stop_after:
                     return None
             from rlsft.trainers.rft.evaluation import result_of
