@@ -22,7 +22,7 @@ ALLOWED = {
     "data": {"text"},
     "models": {"data"},
     "ranking": {"text", "metrics", "data"},
-    "rewards": {"models", "data", "metrics"},
+    "rewards": {"models", "data", "metrics", "objectives"},
     "rollouts": {"models", "data"},
     "evaluation": {"metrics", "text", "ranking", "rewards", "rollouts", "models", "data"},
     "trainers": {

@@ -15,6 +15,7 @@ from rlsft.errors import RlsftError, did_you_mean
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("rlsft.cli.str_commands", "the main job on real dialogues, end to end"),
     "str": ("rlsft.cli.str_commands", "SFT -> sample -> rank -> reward model -> PPO on your data"),
+    "rft": ("rlsft.cli.rft_commands", "SFT -> rounds of samples -> reward -> policy on your data"),
     "sft": ("rlsft.cli.train_commands", "supervised fine-tuning on demonstrations"),
     "reward": ("rlsft.cli.train_commands", "train a reward model on chosen/rejected pairs"),
     "irft": ("rlsft.cli.train_commands", "fine-tune against the model's own answers; no reward model (SPIN, DPO too)"),

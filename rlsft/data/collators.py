@@ -45,6 +45,16 @@ def _padded(
     return batch
 
 
+def _numbers(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Tensor]:
+    """Column `name` as float32 [B] where every row has it, else nothing; a weight that some rows lack is an error."""
+    missing = [row.get(name) is None for row in rows]
+    if name == "weight" and any(missing) and not all(missing):
+        raise DataError("column 'weight' must stand in every row or in none; give 1.0 to rows of ordinary weight")
+    if any(missing) or not rows:
+        return {}
+    return {name: torch.tensor([float(row[name]) for row in rows], dtype=torch.float32)}
+
+
 def _check(pad_token_id: int | None, padding_side: str) -> None:
     if not isinstance(pad_token_id, int):
         raise DataError(
@@ -58,7 +68,8 @@ def _check(pad_token_id: int | None, padding_side: str) -> None:
 class DemonstrationCollator:
     """Pads `{"input_ids", "completion_mask"}` rows to one batch.
 
-    Returns `input_ids` and `attention_mask` (int64 [B, T], 1 = real token) and `completion_mask` (bool [B, T]).
+    Returns `input_ids` and `attention_mask` (int64 [B, T], 1 = real token), `completion_mask` (bool [B, T]), and
+    `weight` (float32 [B]) where every row has one.
     """
 
     pad_token_id: int
@@ -71,7 +82,8 @@ class DemonstrationCollator:
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         ids = [row["input_ids"] for row in rows]
         masks = [row["completion_mask"] for row in rows]
-        return _padded(ids, masks, self.pad_token_id, self.padding_side, _width(ids, self.pad_to_multiple_of))
+        batch = _padded(ids, masks, self.pad_token_id, self.padding_side, _width(ids, self.pad_to_multiple_of))
+        return batch | _numbers(rows, "weight")
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,7 @@ class PairCollator:
     """Pads rows of `encode_pair`; chosen and rejected get one width, so that they can be stacked into one pass.
 
     Returns `{chosen,rejected}_{input_ids,attention_mask}` (int64 [B, T]), `…_completion_mask` (bool [B, T]) where the
-    rows have them, and `margin` (float32 [B]) where every row has one.
+    rows have them, and `margin` and `weight` (float32 [B]) where every row has one.
     """
 
     pad_token_id: int
@@ -99,9 +111,7 @@ class PairCollator:
             masks = [row[f"{side}_completion_mask"] for row in rows] if has_masks else None
             padded = _padded(ids, masks, self.pad_token_id, self.padding_side, width)
             batch.update({f"{side}_{name}": tensor for name, tensor in padded.items()})
-        if rows and all(row.get("margin") is not None for row in rows):
-            batch["margin"] = torch.tensor([float(row["margin"]) for row in rows], dtype=torch.float32)
-        return batch
+        return batch | _numbers(rows, "margin") | _numbers(rows, "weight")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ def encode_demonstration(
     max_length: int,
     system_prompt: str | None = None,
     truncate_prompt: bool = False,
-) -> dict[str, list[Any]]:
+) -> dict[str, Any]:
     """Token ids of one demonstration and the mask of its completion.
 
     The prompt is masked by its length, never by token ids, so a pad token that equals the end token loses nothing.
@@ -46,7 +47,8 @@ def encode_demonstration(
             completion; False = a prompt that leaves no room is an error.
 
     Returns:
-        `{"input_ids": list[int], "completion_mask": list[bool]}` of equal length.
+        `{"input_ids": list[int], "completion_mask": list[bool]}` of equal length, and `weight` (float) where the row
+        has one.
 
     Raises:
         DataError: a bad row, a prompt without room for an answer, or a template that never ends a turn.
@@ -60,7 +62,8 @@ def encode_demonstration(
         system_prompt=system_prompt,
         truncate_prompt=truncate_prompt,
     )
-    return {"input_ids": encoded.input_ids, "completion_mask": encoded.completion_mask}
+    row: dict[str, Any] = {"input_ids": encoded.input_ids, "completion_mask": encoded.completion_mask}
+    return row | _number_of(example, "weight", at_least=0.0)
 
 
 def encode_prompt(
@@ -105,7 +108,7 @@ def encode_pair(
     """Token ids of the chosen and the rejected answer, each with the prompt before it.
 
     Args:
-        example: a row with prompt, chosen, rejected and perhaps margin.
+        example: a row with prompt, chosen, rejected and perhaps margin and weight.
         tokenizer: see `encode_demonstration`.
         max_length: tokens of prompt and answer together.
         system_prompt: see `encode_demonstration`.
@@ -113,7 +116,7 @@ def encode_pair(
 
     Returns:
         `chosen_input_ids`, `rejected_input_ids`, `chosen_completion_mask`, `rejected_completion_mask`, and `margin`
-        (float) where the row has one.
+        and `weight` (floats) where the row has them.
 
     Raises:
         DataError: a bad row, or a prompt without room for an answer.
@@ -131,12 +134,21 @@ def encode_pair(
         )
         row[f"{side}_input_ids"] = encoded.input_ids
         row[f"{side}_completion_mask"] = encoded.completion_mask
-    if example.get("margin") is not None:
-        try:
-            row["margin"] = float(example["margin"])
-        except (TypeError, ValueError):
-            raise DataError(f"column 'margin' must be a number, got {example['margin']!r}") from None
-    return row
+    return row | _number_of(example, "margin") | _number_of(example, "weight", at_least=0.0)
+
+
+def _number_of(example: Mapping[str, Any], name: str, *, at_least: float = -math.inf) -> dict[str, float]:
+    """Column `name` as a finite number, or nothing where the row has none; a weight must then be missing in all."""
+    if name not in example or (example[name] is None and name == "margin"):
+        return {}
+    try:
+        value = float(example[name])
+    except (TypeError, ValueError):
+        raise DataError(f"column {name!r} must be a number, got {example[name]!r}") from None
+    if not (math.isfinite(value) and value >= at_least):
+        smallest = "" if at_least == -math.inf else f" of at least {at_least:g}"
+        raise DataError(f"column {name!r} must be a finite number{smallest}, got {example[name]!r}")
+    return {name: value}
 
 
 def encode(

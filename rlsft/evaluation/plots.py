@@ -63,6 +63,18 @@ _REWARD = (
         "accuracy (share of pairs)",
         (_Line("accuracy", "training", BLUE), _Line("eval_accuracy", "held out", ORANGE)),
     ),
+    _Panel(
+        "round",
+        "Reward of held-out answers by round",
+        "reward (that round's scale)",
+        (_Line("policy/reward_before", "before the step", GREY), _Line("policy/reward_after", "after", BLUE)),
+    ),
+    _Panel(
+        "round",
+        "Reward model by round",
+        "share of held-out pairs",
+        (_Line("reward/accuracy", "right", BLUE), _Line("reward/saturation", "certain", ORANGE)),
+    ),
 )
 _KL = (
     _Panel(
@@ -77,6 +89,12 @@ _KL = (
         "Size of the policy steps",
         "importance ratio (1 = no change)",
         (_Line("val/ratio", "mean ratio to the sampling policy", GREEN),),
+    ),
+    _Panel(
+        "round",
+        "Distance from the reference by round",
+        "KL (nats an answer)",
+        (_Line("policy/kl", "KL after the step", BLUE),),
     ),
 )
 _LOSS = (

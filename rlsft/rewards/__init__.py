@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rlsft.rewards.model import RewardModel
-from rlsft.rewards.pooling import pooled_scores
+from rlsft.rewards.pooling import pooled_scores, token_scores
 from rlsft.rewards.scoring import score_texts
 from rlsft.rewards.split import split_by_prompt
 
-__all__ = ["RewardModel", "pooled_scores", "score_texts", "split_by_prompt"]
+__all__ = ["RewardModel", "pooled_scores", "score_texts", "split_by_prompt", "token_scores"]

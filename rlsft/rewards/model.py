@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rlsft.errors import ConfigError, ModelError
 from rlsft.models import add_lora, is_lora, merge_lora, resolve_dtype, unwrap
+from rlsft.objectives import bounded_rewards
 from rlsft.rewards.pooling import classifier_of, head_name, pooled_scores
 
 SEQ_CLS = "SEQ_CLS"  # peft's word for a task with a classification head
@@ -25,7 +26,7 @@ class RewardModel(nn.Module):
     The folder it saves is a plain `…ForSequenceClassification` one: `AutoModelForSequenceClassification`
     loads it and gives the same scores on unpadded input. A mean and a standard deviation of its scores may
     stand in the config (`reward_mean`, `reward_std`); they change nothing unless `normalized=True` is asked
-    for.
+    for. A `reward_bound` R there makes the score `R * sigmoid(head)`, as it was trained.
 
     Args:
         backbone: a sequence-classification model with one label, plain or with an adapter.
@@ -89,7 +90,7 @@ class RewardModel(nn.Module):
         Returns:
             float32 [B], with gradient unless switched off by the caller.
         """
-        scores = pooled_scores(self.backbone, input_ids, attention_mask)
+        scores = bounded_rewards(pooled_scores(self.backbone, input_ids, attention_mask), self.bound)
         return self.normalize(scores) if normalized else scores
 
     forward = score
@@ -104,6 +105,24 @@ class RewardModel(nn.Module):
         """Mean and standard deviation as stored; (0, 1) while none is set."""
         config = self.config
         return float(getattr(config, "reward_mean", None) or 0.0), float(getattr(config, "reward_std", None) or 1.0)
+
+    @property
+    def bound(self) -> float | None:
+        """R of scores in (0, R); None = the head's output is the score."""
+        bound = getattr(self.config, "reward_bound", None)
+        return None if bound is None else float(bound)
+
+    def set_bound(self, bound: float | None) -> None:
+        """Make the score `bound * sigmoid(head)` from now on, or the head's output where `bound` is None.
+
+        Raises:
+            ConfigError: not a finite number above 0.
+        """
+        if bound is not None and not 0 < bound < float("inf"):
+            raise ConfigError(
+                f"reward_bound must be unset or a finite number > 0, got {bound!r}: rewards lie in (0, R)"
+            )
+        self.config.reward_bound = None if bound is None else float(bound)
 
     def set_normalizer(self, mean: float, std: float) -> None:
         """Store the mean and standard deviation that scores have on typical answers; saved with the model.
@@ -184,7 +203,7 @@ def _load_classifier(folder: Path, options: dict[str, Any], seed: int) -> Any:
         raise ModelError(f"{folder} cannot be loaded as a sequence-classification model: {first}") from error
     _check_report(folder, model, report)
     if any(key.split(".")[0] == head_name(model) for key in report["missing_keys"]):
-        _draw_head(getattr(model, head_name(model)), seed)
+        draw_head(getattr(model, head_name(model)), seed)
     return model
 
 
@@ -204,7 +223,8 @@ def _check_report(folder: Path, model: Any, report: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def _draw_head(head: nn.Module, seed: int) -> None:
+def draw_head(head: nn.Module, seed: int) -> None:
+    """Weights from `N(0, 1/(H+1))` with their own `seed`, biases zero (arXiv 2009.01325)."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in head.named_parameters():
         if name.endswith("bias"):

@@ -39,7 +39,36 @@ def pooled_scores(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -
         return model(input_ids, attention_mask)
 
 
+def token_scores(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Reward at every token in float32, [B, T]; what stands at padding means nothing.
+
+    Args:
+        model: as for `pooled_scores`, with a head on every token (a decoder).
+        input_ids: [B, T] int64.
+        attention_mask: [B, T], 1 or True = real token; padding on either side.
+
+    Raises:
+        ModelError: an encoder, whose head reads the whole sequence at once.
+    """
+    classifier = classifier_of(model)
+    if head_name(classifier) != "score":
+        raise ModelError(
+            f"{type(classifier).__name__} scores whole sequences only; rewards a token need a decoder with a score head"
+        )
+    with _forward_replaced(
+        unwrap(model), lambda ids, mask: apply_head(classifier.score, _hidden(classifier, ids, mask))
+    ):
+        return model(input_ids, attention_mask)
+
+
 def _score_last_token(classifier: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    hidden_BTH = _hidden(classifier, input_ids, attention_mask)
+    last_B = last_real_token(attention_mask)
+    return apply_head(classifier.score, hidden_BTH[torch.arange(len(last_B), device=last_B.device), last_B])
+
+
+def _hidden(classifier: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Last hidden states [B, T, H] of the trunk."""
     trunk = classifier.base_model
     inputs: dict[str, Any] = {
         "input_ids": input_ids,
@@ -48,9 +77,7 @@ def _score_last_token(classifier: Any, input_ids: Tensor, attention_mask: Tensor
     }
     if "position_ids" in inspect.signature(trunk.forward).parameters:
         inputs["position_ids"] = position_ids_of(attention_mask)
-    hidden_BTH = trunk(**inputs)[0]
-    last_B = last_real_token(attention_mask)
-    return apply_head(classifier.score, hidden_BTH[torch.arange(len(last_B), device=last_B.device), last_B])
+    return trunk(**inputs)[0]
 
 
 def last_real_token(attention_mask: Tensor) -> Tensor:
@@ -60,13 +87,13 @@ def last_real_token(attention_mask: Tensor) -> Tensor:
 
 
 def apply_head(head: nn.Module, pooled: Tensor) -> Tensor:
-    """[B, H] to float32 [B]. Scores differ by little, so the product is taken in float32 whatever the weights are."""
+    """[..., H] to float32 [...]. Scores differ by little, so the product is always taken in float32."""
     linear = _linear_of(head)
     if linear is None:  # a head with an adapter of its own
-        return head(pooled)[:, 0].float()
+        return head(pooled)[..., 0].float()
     with torch.autocast(pooled.device.type, enabled=False):
         bias = None if linear.bias is None else linear.bias.float()
-        return F.linear(pooled.float(), linear.weight.float(), bias)[:, 0]
+        return F.linear(pooled.float(), linear.weight.float(), bias)[..., 0]
 
 
 def _linear_of(head: Any) -> nn.Linear | None:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from rlsft.trainers.ppo import PPOTrainer
     from rlsft.trainers.ppo_config import PPOConfig
     from rlsft.trainers.reward import RewardConfig, RewardTrainer
+    from rlsft.trainers.rft.config import RFTConfig
+    from rlsft.trainers.rft.trainer import RFTTrainer
     from rlsft.trainers.sft import SFTConfig, SFTTrainer
     from rlsft.trainers.str_config import STRConfig
     from rlsft.trainers.str_trainer import STRTrainer
@@ -20,6 +22,8 @@ _LAZY = {
     "IRFTTrainer": "rlsft.trainers.irft.trainer",
     "PPOConfig": "rlsft.trainers.ppo_config",
     "PPOTrainer": "rlsft.trainers.ppo",
+    "RFTConfig": "rlsft.trainers.rft.config",
+    "RFTTrainer": "rlsft.trainers.rft.trainer",
     "RewardConfig": "rlsft.trainers.reward",
     "RewardTrainer": "rlsft.trainers.reward",
     "SFTConfig": "rlsft.trainers.sft",
@@ -33,6 +37,8 @@ __all__ = [
     "IRFTTrainer",
     "PPOConfig",
     "PPOTrainer",
+    "RFTConfig",
+    "RFTTrainer",
     "RewardConfig",
     "RewardTrainer",
     "SFTConfig",

@@ -18,6 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, Ev
 
 from rlsft.artifacts import write_jsonl
 from rlsft.errors import RunError
+from rlsft.models import freed_memory_kept
 from rlsft.trainers.arguments import RlsftArguments
 from rlsft.trainers.callbacks import (
     EarlyStopping,
@@ -27,7 +28,6 @@ from rlsft.trainers.callbacks import (
     StopOnInterrupt,
 )
 from rlsft.trainers.encoded import Rows
-from rlsft.trainers.host_memory import freed_memory_kept
 from rlsft.trainers.running import RunningStats
 
 MAX_DUMPS = 5

@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from rlsft.errors import ConfigError
 from rlsft.models import disable_dropout, lm_head_of, load_causal_lm
-from rlsft.objectives import AdaptiveKLController, FixedKLController
+from rlsft.objectives import AdaptiveKLController, FixedKLController, apa_loss
 from rlsft.rollouts import RolloutBatch, RolloutEngine, TransformersEngine
 from rlsft.trainers.ppo_base import PPOBase
 from rlsft.trainers.ppo_config import PPOConfig
@@ -212,7 +212,8 @@ class PPOTrainer(PPOBase):
             old_logprobs, ref_logprobs = batch.need("old_logprobs", "ref_logprobs")
             check_same_policy("kl", old_logprobs, ref_logprobs, batch.completion_mask, self._dtype())
         kl_coef = self.kl_control.value
-        batch = self.maker.shape_rewards(batch, kl_coef)
+        # APA's regression holds the KL itself: in the reward it would count twice
+        batch = self.maker.shape_rewards(batch, 0.0 if args.policy_loss == "apa" else kl_coef)
         rollouts = Rollouts(batch, rollouts.answers, rollouts.by_reward)
         add_rollout_metrics(self.stats, rollouts, kl_coef, args.samples_per_prompt)
         self.stats.add("perf/tokens_per_second", batch.lengths.sum(), seconds)
@@ -234,13 +235,26 @@ class PPOTrainer(PPOBase):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
-        """Clipped policy and value loss of a micro-batch over `num_items_in_batch` action tokens."""
-        args = self.args
+        """Policy and value loss of a micro-batch over `num_items_in_batch` action tokens."""
         out: PolicyOutputs = model(**forward_inputs(inputs))
         self._check_first_ratio(out, inputs)
+        normalizer = None if num_items_in_batch is None else num_items_in_batch.clamp(min=1)
+        loss_of = self._apa_loss if self.args.policy_loss == "apa" else self._clipped_loss
+        loss, stats = loss_of(out, inputs, normalizer)
+        add_update_metrics(self.stats, stats)
+        self._step_ratio += torch.stack([stats["ratio_mean"] * stats["count"], stats["count"]]).float()
+        if num_items_in_batch is not None:
+            loss = self.scale_loss(loss)
+        return (loss, {}) if return_outputs else loss
+
+    def _clipped_loss(
+        self, out: PolicyOutputs, inputs: RolloutBatch, normalizer: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """PPO's clipped policy and value loss."""
+        args = self.args
         old_logprobs, advantages = inputs.need("old_logprobs", "advantages")
         has_value = out.values is not None
-        loss, stats = policy_value_loss(
+        return policy_value_loss(
             out.logprobs,
             old_logprobs,
             advantages,
@@ -255,13 +269,29 @@ class PPOTrainer(PPOBase):
             vf_coef=args.vf_coef,
             entropy=out.entropy,
             entropy_coef=args.entropy_coef,
-            normalizer=None if num_items_in_batch is None else num_items_in_batch.clamp(min=1),
+            normalizer=normalizer,
         )
-        add_update_metrics(self.stats, stats)
-        self._step_ratio += torch.stack([stats["ratio_mean"] * stats["count"], stats["count"]]).float()
-        if num_items_in_batch is not None:
-            loss = self.scale_loss(loss)
-        return (loss, {}) if return_outputs else loss
+
+    def _apa_loss(
+        self, out: PolicyOutputs, inputs: RolloutBatch, normalizer: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """APA's regression of the log-ratio to the reference on the advantage, and the value loss."""
+        args = self.args
+        old_logprobs, ref_logprobs, advantages = inputs.need("old_logprobs", "ref_logprobs", "advantages")
+        return apa_loss(
+            out.logprobs,
+            ref_logprobs,
+            advantages,
+            inputs.completion_mask,
+            beta=args.kl_coef,
+            old_logprobs=old_logprobs,
+            values=out.values,
+            returns=inputs.returns,
+            vf_coef=args.vf_coef,
+            entropy=out.entropy,
+            entropy_coef=args.entropy_coef,
+            normalizer=normalizer,
+        )
 
     def _check_first_ratio(self, out: PolicyOutputs, batch: RolloutBatch) -> None:
         if self._checked_ratio:

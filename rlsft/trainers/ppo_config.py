@@ -118,6 +118,13 @@ class PPOConfig(RlsftArguments):
         default="gae",
         metadata={"help": "gae: a value model; rloo: the mean of the prompt's other answers, no value model."},
     )
+    policy_loss: Literal["clip", "apa"] = field(
+        default="clip",
+        metadata={
+            "help": "clip: PPO's clipped ratio. apa: the squared regression (log pi - log pi_ref - A / kl_coef)^2 of "
+            "arXiv 2306.02231; the KL is then in the loss, not in the reward."
+        },
+    )
     num_ppo_epochs: int = field(default=4, metadata={"help": "Passes over the answers of an iteration."})
     num_mini_batches: int = field(default=1, metadata={"help": "Optimizer steps a pass."})
     cliprange: float = field(default=0.2, metadata={"help": "Clip range of the probability ratio."})
@@ -211,6 +218,12 @@ class PPOConfig(RlsftArguments):
         one_of("kl_estimator", self.kl_estimator, ("k1", "k2", "k3"))
         one_of("kl_ctrl", self.kl_ctrl, ("fixed", "adaptive"))
         one_of("advantage", self.advantage, ("gae", "rloo"))
+        one_of("policy_loss", self.policy_loss, ("clip", "apa"))
+        if self.policy_loss == "apa" and not (self.kl_coef > 0 and self.kl_ctrl == "fixed"):
+            raise ConfigError(
+                f"policy_loss='apa' regresses on A / kl_coef: kl_coef must be > 0 and kl_ctrl 'fixed', got "
+                f"{self.kl_coef!r} and {self.kl_ctrl!r}"
+            )
         one_of("value_model", self.value_model, ("shared", "separate"))
         one_of("importance_correction", self.importance_correction, ("none", "truncate", "mask"))
         at_least("num_ppo_epochs", self.num_ppo_epochs, 1, "every answer is learned from")

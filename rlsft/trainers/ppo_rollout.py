@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from rlsft.data.encoding import encode_prompt
 from rlsft.errors import DataError
-from rlsft.models import completion_logprobs, evaluation_mode, is_lora, without_adapter
+from rlsft.models import completion_logprobs, evaluation_mode, is_lora, release_freed_memory, without_adapter
 from rlsft.objectives import penalize_missing_eos, whiten_scores
 from rlsft.rollouts import RolloutBatch, RolloutEngine, SamplingParams, pad_rollouts
 from rlsft.trainers.ppo_config import PPOConfig
@@ -117,6 +118,7 @@ class ExperienceMaker:
         self.autocast = autocast
         self.gather = gather
         self.rank = rank
+        self.seconds = {"generation": 0.0, "scoring": 0.0}  # of this process, since it was built
 
     def sampling(self, seed: int, prompt_offset: int) -> SamplingParams:
         """How answers are drawn; the record of it travels with them."""
@@ -133,8 +135,10 @@ class ExperienceMaker:
     def draw(self, rows: Sequence[dict[str, Any]], sampling: SamplingParams, num_samples: int) -> Rollouts:
         """Answers to `rows` (`num_samples` in a row for each) with raw scores; no log-probabilities yet."""
         prompt_ids = [self._encode(number, row) for number, row in enumerate(rows)]
-        with self.autocast():
+        with self._timed("generation"), self.autocast():
+            release_freed_memory()  # of the last update
             groups = self.engine.generate(prompt_ids, sampling, num_samples)
+            release_freed_memory()
         flat = [completion for group in groups for completion in group]
         device = next(self.actor_critic.parameters()).device
         batch = pad_rollouts(
@@ -145,9 +149,19 @@ class ExperienceMaker:
             device=device,
         )
         answers = self._answers(rows, [completion.token_ids for completion in flat], num_samples)
-        raw, by_reward = self.scorer(answers)
+        with self._timed("scoring"):
+            raw, by_reward = self.scorer(answers)
         raw_scores = torch.tensor(raw, dtype=torch.float32, device=device)
         return Rollouts(batch.with_(raw_scores=raw_scores), answers, by_reward)
+
+    @contextlib.contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        """Add the wall seconds of the block to `seconds[what]`."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] += time.perf_counter() - begun
 
     def _encode(self, number: int, row: dict[str, Any]) -> list[int]:
         limit = self.max_length - self.args.max_completion_length
@@ -180,7 +194,7 @@ class ExperienceMaker:
         shape, device = batch.completion_ids.shape, batch.completion_ids.device
         names = ("old_logprobs", "ref_logprobs", "entropy", "values")
         filled = {name: torch.zeros(shape, dtype=torch.float32, device=device) for name in names}
-        with evaluation_mode(self.actor_critic), self.autocast():
+        with self._timed("scoring"), evaluation_mode(self.actor_critic), self.autocast():
             for rows in chunks:
                 part = batch.select(rows)
                 width = part.completion_ids.shape[1]

@@ -69,7 +69,7 @@ class Scorer:
         self.rewards: dict[str, Score]
         if isinstance(reward, RewardModel):
             reward.to(device).eval().requires_grad_(False)
-            self.rewards = {"reward_model": _ModelReward(reward, tokenizer, batch_size, max_length, system_prompt)}
+            self.rewards = {"reward_model": ModelReward(reward, tokenizer, batch_size, max_length, system_prompt)}
         elif isinstance(reward, (list, tuple)) and reward and all(callable(item) for item in reward):
             self.rewards = {name: _ColumnsReward(f) for name, f in _named(reward).items()}
         elif callable(reward) and not isinstance(reward, torch.nn.Module):
@@ -153,7 +153,9 @@ class _ColumnsReward:
 
 
 @dataclass(frozen=True)
-class _ModelReward:
+class ModelReward:
+    """A reward model as a function of answers; an answer without words is scored as its end token alone."""
+
     model: RewardModel
     tokenizer: Any
     batch_size: int

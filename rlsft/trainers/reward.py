@@ -14,10 +14,19 @@ from transformers import EvalPrediction, TrainerCallback
 
 from rlsft.data.collators import PairCollator
 from rlsft.data.encoding import encode_pair
+from rlsft.errors import ConfigError, DataError
 from rlsft.metrics.calibration import mean_margin, pair_calibration, reward_accuracy
-from rlsft.rewards import RewardModel, pooled_scores, split_by_prompt
+from rlsft.objectives.pair_rewards import (
+    PAIR_LOSSES,
+    SPANS,
+    PairLoss,
+    bounded_rewards,
+    divergence_losses,
+    pair_losses,
+)
+from rlsft.rewards import RewardModel, pooled_scores, split_by_prompt, token_scores
 from rlsft.rewards.model import SEQ_CLS, classification_config, safe_pad_token
-from rlsft.rewards.pooling import classifier_of
+from rlsft.rewards.pooling import classifier_of, last_real_token
 from rlsft.trainers.arguments import RlsftArguments, at_least, one_of
 from rlsft.trainers.base import RlsftTrainer, encoded_eval
 from rlsft.trainers.encoded import Rows, encode_dataset
@@ -27,6 +36,7 @@ from rlsft_kernels import pairwise_reward_loss
 __all__ = ["RewardConfig", "RewardTrainer", "split_by_prompt"]
 
 ENCODED_COLUMNS = ("chosen_input_ids", "rejected_input_ids")
+SATURATED = 0.98  # a pair that the reward model is surer of than this teaches next to nothing
 
 
 @dataclass
@@ -45,6 +55,24 @@ class RewardConfig(RlsftArguments):
             "equation 2); 0.01 is usual. Unset: none."
         },
     )
+    pair_loss: PairLoss = field(
+        default="logistic",
+        metadata={
+            "help": "logistic: -log sigmoid(difference). linear: the difference itself, the gradient of arXiv "
+            "2405.17888; it needs reward_bound."
+        },
+    )
+    reward_bound: float | None = field(
+        default=None,
+        metadata={"help": "R: rewards become R * sigmoid(head), so they lie in (0, R). Unset: not bounded."},
+    )
+    reward_span: Literal["sequence", "divergence"] = field(
+        default="sequence",
+        metadata={
+            "help": "sequence: compare the rewards at the last token. divergence: the rewards at every token from the "
+            "first that differs to the end of the longer answer, as the released code of arXiv 2405.17888."
+        },
+    )
     padding_side: Literal["right", "left"] = field(
         default="right", metadata={"help": "Where batches are padded; it changes no result."}
     )
@@ -56,6 +84,7 @@ class RewardConfig(RlsftArguments):
     def __post_init__(self) -> None:
         one_of("padding_side", self.padding_side, ("right", "left"))
         at_least("center_rewards_coefficient", self.center_rewards_coefficient, 0, "it is a weight", optional=True)
+        check_pair_loss(self.pair_loss, self.reward_bound, self.reward_span)
         super().__post_init__()
 
 
@@ -64,16 +93,18 @@ class RewardTrainer(RlsftTrainer):
 
     Loss (Bradley-Terry): `-mean log sigmoid(r_chosen - r_rejected - margin) + c * mean (r_chosen +
     r_rejected)^2` over the pairs of an optimizer step. Rewards are read at the last real token, the end token
-    included.
+    included. `pair_loss`, `reward_bound` and `reward_span` choose the losses of RFT (arXiv 2405.17888). A column
+    `weight` multiplies the loss of its pair; the sum is still divided by the number of pairs.
 
     Args:
         model: a folder (reward model, causal LM or encoder; a missing head is new), a `RewardModel`, or a
             loaded sequence-classification model with one label.
         args: settings; None = `RewardConfig("reward")`.
         train_dataset: rows of `prompt`, `chosen`, `rejected` (strings or chat lists; the prompt may stand
-            inside both lists) and perhaps `margin`; or rows of `chosen_input_ids` + `rejected_input_ids`.
+            inside both lists) and perhaps `margin` and `weight`; or rows of `chosen_input_ids` + `rejected_input_ids`.
         eval_dataset: the same, or a dict of several; `evaluate()` gives `eval_loss`, `eval_accuracy`,
-            `eval_margin`, `eval_{min,mean,max}_reward`, and `eval_ece` and `eval_brier` of `sigmoid(margin)`.
+            `eval_margin`, `eval_{min,mean,max}_reward`, `eval_ece` and `eval_brier` of `sigmoid(margin)`, and
+            `eval_saturation`, the share of pairs with `sigmoid(margin)` above 0.98.
         processing_class: the tokenizer; None = the one in the model's folder.
         compute_metrics: called with rewards `[N, 2]` (chosen, rejected) as predictions, and zeros `[N]` (the
             better column) as labels.
@@ -109,6 +140,8 @@ class RewardTrainer(RlsftTrainer):
                 backbone, dtype=args.dtype, attn_implementation=args.attn_implementation, seed=args.seed
             ).backbone
         classifier_of(backbone)
+        if args.reward_bound is not None:
+            RewardModel(backbone).set_bound(args.reward_bound)
         if peft_config is not None:
             peft_config = classification_config(peft_config)
         backbone = adapt(backbone, args, peft_config, SEQ_CLS)
@@ -146,59 +179,108 @@ class RewardTrainer(RlsftTrainer):
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
         """The pairwise loss of the batch, weighted by its share of the `num_items_in_batch` pairs of the step."""
-        chosen, rejected = self.both_rewards(model, inputs)
-        loss, _ = self.pair_loss(chosen, rejected, inputs.get("margin"))
+        losses, chosen, rejected = self.pairs_of(model, inputs)
+        loss = losses.mean() if losses.ndim else losses
         self._watch(chosen.detach(), rejected.detach())
         if num_items_in_batch is not None:
             loss = self.scale_loss(loss * len(chosen) / num_items_in_batch)
         return (loss, {}) if return_outputs else loss
 
+    def pairs_of(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses of the pairs [B], times their weights, or their mean as a 0-d tensor; and both rewards [B]."""
+        weight = inputs.get("weight")
+        if self.args.reward_span == "divergence":
+            losses, chosen, rejected = self._token_pairs(model, inputs)
+        else:
+            chosen, rejected = self.both_rewards(model, inputs)
+            if self.args.pair_loss == "logistic" and weight is None:  # the fused op knows this one
+                return self.pair_loss(chosen, rejected, inputs.get("margin"))[0], chosen, rejected
+            losses = self.losses_of(chosen, rejected, inputs.get("margin"))
+        return (losses if weight is None else losses * weight), chosen, rejected
+
     def both_rewards(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Rewards [B] of both sides from one forward over the 2B sequences."""
-        ids, mask = (
-            torch.cat([inputs[f"chosen_{name}"], inputs[f"rejected_{name}"]])
-            for name in ("input_ids", "attention_mask")
-        )
+        ids, mask = both_sides(inputs)
         with self.accelerator.autocast():
             scores = pooled_scores(model, ids, mask)
-        chosen, rejected = scores.chunk(2)
+        chosen, rejected = bounded_rewards(scores, self._bound()).chunk(2)
         return chosen, rejected
+
+    def _token_pairs(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses [B] over the tokens from the divergence on, and both rewards [B] at the last token."""
+        if "chosen_completion_mask" not in inputs:
+            raise DataError(
+                "reward_span='divergence' must know where answers begin: encoded rows need the columns "
+                "chosen_completion_mask and rejected_completion_mask (encode_pair writes them)"
+            )
+        ids, mask = both_sides(inputs)
+        with self.accelerator.autocast():
+            scores_BT = bounded_rewards(token_scores(model, ids, mask), self._bound())
+        chosen_BT, rejected_BT = scores_BT.chunk(2)
+        losses = divergence_losses(
+            chosen_BT,
+            rejected_BT,
+            inputs["chosen_input_ids"],
+            inputs["rejected_input_ids"],
+            inputs["chosen_completion_mask"],
+            inputs["rejected_completion_mask"],
+            margin=inputs.get("margin"),
+            kind=self.args.pair_loss,
+            center_coef=self.args.center_rewards_coefficient or 0.0,
+        )
+        chosen, rejected = scores_BT.gather(1, last_real_token(mask)[:, None])[:, 0].chunk(2)
+        return losses, chosen, rejected
+
+    def _bound(self) -> float | None:
+        return RewardModel(unwrapped(self)).bound
 
     def pair_loss(self, chosen: Tensor, rejected: Tensor, margin: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean pairwise loss with the settings of this run."""
         center = self.args.center_rewards_coefficient or 0.0
         return pairwise_reward_loss(chosen, rejected, margin=margin, center_coef=center)
 
+    def losses_of(self, chosen: Tensor, rejected: Tensor, margin: Tensor | None) -> Tensor:
+        """Loss of each pair [B] on the rewards at the last token, with the settings of this run."""
+        center = self.args.center_rewards_coefficient or 0.0
+        return pair_losses(chosen, rejected, margin=margin, kind=self.args.pair_loss, center_coef=center)
+
     def _watch(self, chosen: Tensor, rejected: Tensor) -> None:
         both = torch.cat([chosen, rejected])
         self.stats.add("accuracy", (chosen > rejected).sum() + 0.5 * (chosen == rejected).sum(), len(chosen))
         self.stats.add("margin", (chosen - rejected).sum(), len(chosen))
+        self.stats.add("saturation", ((chosen - rejected).sigmoid() > SATURATED).sum(), len(chosen))
         self.stats.add("mean_reward", both.sum(), len(both))
         self.stats.add_range("min_reward", "max_reward", both)
 
     def evaluation_rows(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Chosen reward, rejected reward and margin of every pair."""
-        chosen, rejected = self.both_rewards(model, inputs)
-        margin = inputs.get("margin", torch.zeros_like(chosen))
-        rows_BK = torch.stack([chosen.double(), rejected.double(), margin.double()], dim=1)
+        """Chosen reward, rejected reward and weighted loss of every pair."""
+        if self.args.reward_span == "divergence":
+            losses, chosen, rejected = self._token_pairs(model, inputs)
+        else:
+            chosen, rejected = (rewards.double() for rewards in self.both_rewards(model, inputs))
+            losses = self.losses_of(chosen, rejected, inputs.get("margin"))
+        losses = losses * inputs.get("weight", torch.ones_like(losses))
+        rows_BK = torch.stack([chosen.double(), rejected.double(), losses.double()], dim=1)
         return rows_BK, rows_BK[:, :2], torch.zeros_like(chosen, dtype=torch.int64)
 
     def metrics_of_rows(self, rows: np.ndarray) -> dict[str, float]:
-        chosen, rejected, margin = torch.from_numpy(rows).unbind(dim=1)
         rewards = rows[:, :2]
         metrics = {
-            "loss": float(self.pair_loss(chosen, rejected, margin)[0]),
+            "loss": float(rows[:, 2].mean()),
             "min_reward": float(rewards.min()),
             "mean_reward": float(rewards.mean()),
             "max_reward": float(rewards.max()),
         }
         if not np.isfinite(rewards).all():
-            return metrics | dict.fromkeys(("accuracy", "margin", "ece", "brier"), float("nan"))
+            return metrics | dict.fromkeys(("accuracy", "margin", "ece", "brier", "saturation"), float("nan"))
         sides = (rows[:, 0], rows[:, 1])
         calibration = pair_calibration(*sides)
         return metrics | {
             "accuracy": reward_accuracy(*sides),
             "margin": mean_margin(*sides),
+            "saturation": float(
+                (torch.from_numpy(rewards[:, 0] - rewards[:, 1]).sigmoid() > SATURATED).double().mean()
+            ),
             "ece": calibration.ece,
             "brier": calibration.brier,
         }
@@ -207,6 +289,28 @@ class RewardTrainer(RlsftTrainer):
         """Write model and tokenizer; without a pad token in the config where it is the end token (see RewardModel)."""
         with safe_pad_token(unwrapped(self)):
             super().save_model(output_dir, _internal_call=_internal_call)
+
+
+def check_pair_loss(pair_loss: str, reward_bound: float | None, reward_span: str) -> None:
+    """Refuse values that no loss has, and a linear loss on rewards that could grow for ever."""
+    one_of("pair_loss", pair_loss, PAIR_LOSSES)
+    one_of("reward_span", reward_span, SPANS)
+    if reward_bound is not None and not 0 < reward_bound < float("inf"):
+        raise ConfigError(f"reward_bound must be unset or a finite number > 0, got {reward_bound!r}")
+    if pair_loss == "linear" and reward_bound is None:
+        raise ConfigError(
+            "pair_loss='linear' needs reward_bound=R (for instance 5): the linear loss rewards an ever larger "
+            "difference, so that unbounded rewards would grow until they overflow. With a bound they are R * "
+            "sigmoid(head), as the toy of arXiv 2405.17888 has them. pair_loss='logistic' needs no bound."
+        )
+
+
+def both_sides(inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Ids and attention mask [2B, T]: the chosen answers, then the rejected ones."""
+    ids, mask = (
+        torch.cat([inputs[f"chosen_{name}"], inputs[f"rejected_{name}"]]) for name in ("input_ids", "attention_mask")
+    )
+    return ids, mask
 
 
 def encode_pairs(rows: Rows, tokenizer: Any, args: RewardConfig, max_length: int, name: str) -> Any:

@@ -174,7 +174,7 @@ class RunDirectory:
         folder = self.stage_dir(stage)
         if folder.exists():
             number = 1
-            while (aside := folder.with_name(f"{stage}.old{number}")).exists():
+            while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
                 number += 1
             folder.rename(aside)
 

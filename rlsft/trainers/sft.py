@@ -49,15 +49,16 @@ class SFTConfig(RlsftArguments):
 class SFTTrainer(RlsftTrainer):
     """Fine-tune a causal LM on demonstrations.
 
-    Loss: `-sum log p(token) / n` over the `n` trained tokens of an optimizer step, all micro-batches and
-        ranks together. The end-of-turn token is trained; masks come from lengths, so pad may equal the end
-        token.
+    Loss: `-sum w log p(token) / n` over the `n` trained tokens of an optimizer step, all micro-batches and
+        ranks together; `w` is the row's `weight`, 1 without such a column. The end-of-turn token is trained;
+        masks come from lengths, so pad may equal the end token.
 
     Args:
         model: a folder, or a loaded causal LM (with an adapter or without).
         args: settings; None = `SFTConfig("sft")`.
         train_dataset: rows of `prompt` + `completion`, `messages` or `text` (strings or chat lists), as a
-            `datasets.Dataset` or a list of dicts; or rows of `input_ids` + `completion_mask`.
+            `datasets.Dataset` or a list of dicts; or rows of `input_ids` + `completion_mask`. A column `weight`
+            multiplies the loss of its row; evaluation and the other statistics leave it out.
         eval_dataset: the same, or a dict of several; `evaluate()` gives `eval_loss` (mean over trained
             tokens), `eval_mean_token_accuracy`, `eval_entropy`, `eval_perplexity`.
         processing_class: the tokenizer; None = the one in the model's folder.
@@ -125,6 +126,7 @@ class SFTTrainer(RlsftTrainer):
         hidden_BTH = hidden_states(model, input_ids, inputs["attention_mask"])
         head = lm_head_of(model)
         num_tokens = trained_BT.sum()
+        weight = inputs.get("weight")
         normalizer = num_tokens if num_items_in_batch is None else num_items_in_batch
         loss, stats = linear_cross_entropy(
             hidden_BTH[:, :-1],  # the state at t-1 predicts the token at t
@@ -135,6 +137,7 @@ class SFTTrainer(RlsftTrainer):
             softcap=head.softcap,
             logit_scale=head.logit_scale,
             normalizer=normalizer.clamp(min=1),
+            token_weights=None if weight is None else weight[:, None].expand_as(input_ids[:, 1:]),
         )
         self._watch(stats, num_tokens)
         if num_items_in_batch is not None:

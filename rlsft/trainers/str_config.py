@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rlsft.errors import ConfigError, did_you_mean
+from rlsft.errors import ConfigError
 from rlsft.trainers.arguments import RlsftArguments
+from rlsft.trainers.chain import as_mapping, refuse_stage_fields, stage_config
 
 STAGES = ("sft", "samples", "ranked", "reward", "ppo", "evaluation")
 
@@ -106,13 +106,8 @@ class STRConfig(RlsftArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("sft_args", "reward_args", "ppo_args"):
-            setattr(self, name, _as_mapping(name, getattr(self, name)))
-        for name in ("learning_rate", "num_train_epochs", "max_steps"):
-            if getattr(self, name) != RlsftArguments.__dataclass_fields__[name].default:
-                raise ConfigError(
-                    f"{name} belongs to one stage: set sft_{name}, reward_{name} or ppo_{name}, or sft_args, "
-                    f"reward_args, ppo_args, got {name}={getattr(self, name)!r}"
-                )
+            setattr(self, name, as_mapping(name, getattr(self, name)))
+        refuse_stage_fields(self, ("sft", "reward", "ppo"))
         for name in ("redo", "stop_after"):
             value = getattr(self, name)
             if value is not None and value not in STAGES:
@@ -191,29 +186,4 @@ class STRConfig(RlsftArguments):
         }
 
     def _stage_config(self, cls: type, output_dir: str, own: dict[str, Any], extra: Any) -> Any:
-        """What the user changed of the shared fields, then the stage's own values, then the further ones asked for."""
-        target = {f.name for f in dataclasses.fields(cls) if f.init}
-        untouched = RlsftArguments(output_dir=output_dir)
-        values = {
-            f.name: getattr(self, f.name)
-            for f in dataclasses.fields(RlsftArguments)
-            if f.init and f.name in target and getattr(self, f.name) != getattr(untouched, f.name)
-        }
-        values |= own | {"output_dir": output_dir, "metrics_path": str(self.metrics_file)}
-        for key in extra or {}:
-            if key not in target:
-                raise ConfigError(f"{cls.__name__} has no field {key!r}{did_you_mean(key, target)}")
-        return cls(**(values | dict(extra or {})))
-
-
-def _as_mapping(name: str, value: Any) -> dict[str, Any] | None:
-    if isinstance(value, str):
-        import json
-
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f'{name} must be JSON such as {{"weight_decay": 0.01}}: {error}') from None
-    if value is not None and not isinstance(value, dict):
-        raise ConfigError(f"{name} must be a mapping of field names to values, got {type(value).__name__}")
-    return value
+        return stage_config(self, cls, output_dir, own | {"metrics_path": str(self.metrics_file)}, extra)

@@ -187,18 +187,18 @@ def reward_line(run_dir: Path) -> str:
     return text
 
 
-def side_by_side(generations: Sequence[Any], count: int) -> Any:
+def side_by_side(generations: Sequence[Any], count: int, *, before: str = "SFT", after: str = "STR") -> Any:
     """The first `count` prompts with a person's answer and the two models' answers."""
     from rich.table import Table
     from rich.text import Text
 
-    first = [g for g in generations if g.model == "SFT"][:count]
-    second = [g for g in generations if g.model == "STR"][:count]
-    table = Table("prompt", "a person", "SFT", "STR", title=f"{len(first)} held-out prompts", show_lines=True)
-    for before, after in zip(first, second, strict=True):
-        person = before.references[0] if before.references else ""
+    first = [g for g in generations if g.model == before][:count]
+    second = [g for g in generations if g.model == after][:count]
+    table = Table("prompt", "a person", before, after, title=f"{len(first)} held-out prompts", show_lines=True)
+    for old, new in zip(first, second, strict=True):
+        person = old.references[0] if old.references else ""
         # Text, not markup: an answer may contain square brackets
-        table.add_row(*(Text(cell) for cell in (before.prompt, person, before.completion, after.completion)))
+        table.add_row(*(Text(cell) for cell in (old.prompt, person, old.completion, new.completion)))
     return table
 
 

@@ -28,6 +28,7 @@ def sample_responses(
     system_prompt: str | None = None,
     truncate_prompt: bool = False,
     language: str = "en",
+    keep_token_ids: bool = False,
     show_progress: bool | None = None,
 ) -> list[dict[str, Any]]:
     """Draw `num_samples` answers for each example and append one row a prompt to `path`.
@@ -36,7 +37,8 @@ def sample_responses(
     (`SamplingParams.prompt_offset`), the file of a resumed run equals that of a run never stopped.
 
     Returns:
-        The rows: `prompt`, `demonstration` (or None), `responses`, `finish_reasons`, `num_tokens`, `sampling`.
+        The rows: `prompt`, `demonstration` (or None), `responses`, `finish_reasons`, `num_tokens`, `sampling`, and
+        `token_ids` where they are to be kept (text encoded anew may differ).
     """
     rows = _finished_rows(path, len(examples))
     with meter("sampling", len(examples), show=show_progress) as progress:
@@ -56,6 +58,8 @@ def sample_responses(
             drawn = engine.generate(ids, dataclasses.replace(sampling, prompt_offset=start), num_samples)
             for example, completions in zip(chunk, drawn, strict=True):
                 row = _row(example, completions, tokenizer, sampling, language)
+                if keep_token_ids:
+                    row["token_ids"] = [list(completion.token_ids) for completion in completions]
                 append_jsonl(path, row)
                 rows.append(row)
             progress.advance(len(chunk))

@@ -12,8 +12,9 @@ from rich.console import Console
 
 from rlsft.artifacts import jsonable, read_jsonl, write_text
 from rlsft.errors import ConfigError, DataError
+from rlsft.models import freed_memory_kept
 from rlsft.trainers.base import last_checkpoint
-from rlsft.trainers.host_memory import freed_memory_kept
+from rlsft.trainers.chain import fine_tune, trained_tokens
 from rlsft.trainers.run_dir import RunDirectory, fingerprint
 from rlsft.trainers.str_config import STAGES, STRConfig
 from rlsft.trainers.str_data import chosen, demonstrations, distinct_prompts, hold_out, refuse_shared_prompts, rows_hash
@@ -158,31 +159,17 @@ class STRTrainer:
 
     # ---- stages ----------------------------------------------------------------------------------------------------
     def _sft(self, folder: Path) -> dict[str, Any]:
-        from rlsft.models import load_causal_lm, merge_lora
-        from rlsft.trainers.sft import SFTTrainer
-
-        target = folder / "model"
         if self.args.skip_sft:
             return {"num_examples": 0}
-        rows = self.train_rows[: self.args.sft_max_examples or None]
-        config = self.args.sft_config(str(folder))
-        trainer = SFTTrainer(
-            model=load_causal_lm(self.model, dtype=config.dtype, attn_implementation=config.attn_implementation),
-            args=config,
-            train_dataset=rows,
-            eval_dataset=self._validation_rows() or None,
-            processing_class=self.tokenizer,
+        return fine_tune(
+            self.model,
+            self.args.sft_config(str(folder)),
+            self.train_rows[: self.args.sft_max_examples or None],
+            self._validation_rows(),
+            tokenizer=self.tokenizer,
             callbacks=self.callbacks,
+            target=folder / "model",
         )
-        trainer.train(resume_from_checkpoint=last_checkpoint(folder) is not None)
-        measured = trainer.evaluate() if self._validation_rows() else {}
-        merge_lora(trainer.model).save_pretrained(target)
-        self.tokenizer.save_pretrained(target)
-        return {
-            "num_examples": len(rows),
-            "num_tokens": trained_tokens(trainer),
-            **measured,
-        }
 
     def _samples(self, folder: Path) -> dict[str, Any]:
         from rlsft.models import load_causal_lm
@@ -339,11 +326,3 @@ class STRTrainer:
         text = yaml.safe_dump(jsonable(values), sort_keys=False, allow_unicode=True)
         write_text(self.run.path / "rlsft_config.yaml", text)
         self.run.record(model=self.model, seed=self.args.seed, method="STR", num_train_examples=len(self.train_rows))
-
-
-def trained_tokens(trainer: Any) -> int:
-    """Tokens the trainer saw, as its log says."""
-    for entry in reversed(trainer.state.log_history):
-        if "num_tokens" in entry:
-            return int(entry["num_tokens"])
-    return 0

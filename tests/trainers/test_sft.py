@@ -527,3 +527,36 @@ def test_the_loss_is_that_of_trl(family: str, tmp_path: Path) -> None:
     their_loss = theirs.compute_loss(model, dict(their_batch))
     our_loss = ours.compute_loss(model, batch)
     torch.testing.assert_close(our_loss, their_loss, rtol=1e-5, atol=1e-5)
+
+
+def test_row_weights_multiply_the_loss_and_nothing_else(tmp_path: Path) -> None:
+    rows = demonstrations(3)
+    weights = (0.0, 0.5, 2.0)
+    weighted = [{**row, "weight": weight} for row, weight in zip(rows, weights, strict=True)]
+    losses, tokens = [], []
+    for row in rows:
+        trainer = sft_trainer(tiny_model(), tmp_path / "one", [row])
+        batch = next(iter(trainer.get_train_dataloader()))
+        count = int(trainer.count_items(batch)[0])
+        losses.append(float(trainer.compute_loss(trainer.model, batch).detach()) * count)
+        tokens.append(count)
+    expected = sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(tokens)
+    trainer = sft_trainer(tiny_model(), tmp_path / "all", weighted, eval_dataset=weighted)
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert float(trainer.compute_loss(trainer.model, batch).detach()) == pytest.approx(expected, rel=1e-5)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(sum(losses) / sum(tokens), rel=1e-5)
+
+
+def test_a_row_without_weight_is_not_trained_and_ones_change_nothing(tmp_path: Path) -> None:
+    rows = demonstrations(8)
+    ones = [{**row, "weight": 1.0} for row in rows]
+    plain = sft_trainer(tiny_model(), tmp_path / "plain", rows)
+    weighted = sft_trainer(tiny_model(), tmp_path / "ones", ones, per_device_train_batch_size=2,
+                           gradient_accumulation_steps=4)  # fmt: skip
+    for trainer in (plain, weighted):
+        trainer.train()
+    assert logged(plain, "loss") == pytest.approx(logged(weighted, "loss"), rel=1e-5)
+    zeros = sft_trainer(tiny_model(), tmp_path / "zeros", [{**row, "weight": 0.0} for row in rows], weight_decay=0.0)
+    before = {name: p.detach().clone() for name, p in zeros.model.named_parameters()}
+    zeros.train()
+    assert all(torch.equal(p, before[name]) for name, p in zeros.model.named_parameters())

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from rlsft.trainers.host_memory import freed_memory_kept
+from rlsft.models import freed_memory_kept
 
 PAGES = 64 * 2**20 // resource.getpagesize()  # of the tensor below
 HAS_MALLOPT = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt")
