@@ -13,7 +13,7 @@ from rlsft.errors import ConfigError, DataError, ModelError, RlsftError, RunErro
 
 if TYPE_CHECKING:
     from rlsft.ranking import RankedResponses, rank_responses
-    from rlsft.rewards import RewardModel
+    from rlsft.rewards import ImplicitReward, RewardModel, token_rewards
     from rlsft.trainers import (
         PPOConfig,
         PPOTrainer,
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 _LAZY = {
     "RankedResponses": "rlsft.ranking",
     "rank_responses": "rlsft.ranking",
+    "ImplicitReward": "rlsft.rewards",
     "RewardModel": "rlsft.rewards",
+    "token_rewards": "rlsft.rewards",
     "PPOConfig": "rlsft.trainers",
     "PPOTrainer": "rlsft.trainers",
     "RewardConfig": "rlsft.trainers",
@@ -42,6 +44,7 @@ _LAZY = {
 __all__ = [
     "ConfigError",
     "DataError",
+    "ImplicitReward",
     "ModelError",
     "PPOConfig",
     "PPOTrainer",
@@ -57,6 +60,7 @@ __all__ = [
     "STRTrainer",
     "__version__",
     "rank_responses",
+    "token_rewards",
 ]
 
 
