@@ -13,7 +13,7 @@ from rlsft.errors import ConfigError, DataError, ModelError, RlsftError, RunErro
 
 if TYPE_CHECKING:
     from rlsft.ranking import RankedResponses, rank_responses
-    from rlsft.rewards import RewardModel
+    from rlsft.rewards import ImplicitReward, RewardModel, token_rewards
     from rlsft.trainers import (
         IRFTConfig,
         IRFTTrainer,
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 _LAZY = {
     "RankedResponses": "rlsft.ranking",
     "rank_responses": "rlsft.ranking",
+    "ImplicitReward": "rlsft.rewards",
     "RewardModel": "rlsft.rewards",
     "IRFTConfig": "rlsft.trainers",
     "IRFTTrainer": "rlsft.trainers",
+    "token_rewards": "rlsft.rewards",
     "PPOConfig": "rlsft.trainers",
     "PPOTrainer": "rlsft.trainers",
     "RFTConfig": "rlsft.trainers",
@@ -52,6 +54,7 @@ __all__ = [
     "DataError",
     "IRFTConfig",
     "IRFTTrainer",
+    "ImplicitReward",
     "ModelError",
     "PPOConfig",
     "PPOTrainer",
@@ -69,6 +72,7 @@ __all__ = [
     "STRTrainer",
     "__version__",
     "rank_responses",
+    "token_rewards",
 ]
 
 

@@ -39,7 +39,9 @@ class JobArguments:
     )
     reward_model: str | None = field(
         default=None,
-        metadata={"help": "ppo: folder of a reward model, or module:function for your own reward"},
+        metadata={
+            "help": "ppo: folder of a reward model or of exported token rewards, or module:function for your own reward"
+        },
     )
 
     def require(self, *names: str) -> None:
@@ -65,19 +67,9 @@ def resolve_model(name: str, dtype: str = "bfloat16") -> str:
 
 def load_policy(folder: str, dtype: str) -> Any:
     """A causal LM for use: a plain folder, or a LoRA adapter on the base model that it names."""
-    from rlsft.models import load_causal_lm
+    from rlsft import models
 
-    if not (Path(folder) / "adapter_config.json").exists():
-        return load_causal_lm(folder, dtype=dtype)
-    from peft import PeftConfig, PeftModel
-
-    base = PeftConfig.from_pretrained(folder).base_model_name_or_path
-    if not base or not Path(base).is_dir():
-        raise ConfigError(
-            f"{folder}/adapter_config.json names the base model {base!r}, which is no folder here; "
-            "put it there or correct base_model_name_or_path"
-        )
-    return PeftModel.from_pretrained(load_causal_lm(base, dtype=dtype), folder)
+    return models.load_policy(folder, dtype=dtype)
 
 
 def load_data(name: str, split: Literal["train", "test"], job: JobArguments) -> Any:

@@ -98,7 +98,16 @@ def _prompts(args: argparse.Namespace) -> list[Any]:
 
 def export(argv: Sequence[str]) -> int:
     """A plain transformers folder: an adapter merged into its base, or a run's final model copied out."""
-    parser = Parser("rlsft export", description="A plain transformers folder.", allow_abbrev=False)
+    if {"--token-rewards", "--token_rewards"} & set(argv):
+        from rlsft.cli.reward_commands import export_rewards
+
+        return export_rewards(argv)
+    parser = Parser(
+        "rlsft export",
+        description="A plain transformers folder.",
+        epilog="Rewards of every token instead, read off two checkpoints: rlsft export --token-rewards --help",
+        allow_abbrev=False,
+    )
     parser.add_argument("--model", required=True, help="run directory, model folder or adapter folder")
     parser.add_argument("--output", required=True, help="new folder")
     parser.add_argument("--merge", action="store_true", help="merge a LoRA adapter into its base model")

@@ -54,10 +54,12 @@ def method_of(command: str) -> tuple[type, type]:
 
 
 def resolve_reward(name: str, args: Any) -> Any:
-    """A reward model's folder, or the user's own `module:function` (TRL's reward signature)."""
+    """The folder of a reward model or of exported token rewards, or the user's own `module:function`."""
     if Path(name).is_dir():
-        from rlsft.rewards import RewardModel
+        from rlsft.rewards import ImplicitReward, RewardModel, is_implicit_reward
 
+        if is_implicit_reward(name):
+            return ImplicitReward.from_pretrained(name, dtype=args.dtype)
         return RewardModel.from_pretrained(name, dtype=args.dtype, attn_implementation=args.attn_implementation)
     if ":" in name:
         from rlsft.evaluation import load_kpi

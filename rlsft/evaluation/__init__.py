@@ -3,6 +3,7 @@
 from rlsft.evaluation.comparison import Comparison, MetricRow
 from rlsft.evaluation.generate import SampledAnswers, sample_answers, sequence_kl
 from rlsft.evaluation.kpi import Kpi, load_kpi, score_kpi
+from rlsft.evaluation.logprob_gap import LogprobGap, logprob_gap
 from rlsft.evaluation.model_card import write_model_card
 from rlsft.evaluation.plots import plot_comparison, plot_ranking, plot_run
 from rlsft.evaluation.records import Generation, read_generations, write_generations
@@ -13,11 +14,13 @@ __all__ = [
     "Comparison",
     "Generation",
     "Kpi",
+    "LogprobGap",
     "MetricRow",
     "SampledAnswers",
     "build_report",
     "compare",
     "load_kpi",
+    "logprob_gap",
     "plot_comparison",
     "plot_ranking",
     "plot_run",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from rlsft.errors import ConfigError, ModelError
 from rlsft.models.head import is_peft, unwrap
+from rlsft.models.loading import load_causal_lm
 
 
 def add_lora(model: nn.Module, peft_config: Any) -> Any:
@@ -58,6 +61,26 @@ def _lora_config(fields: Mapping[str, Any]) -> Any:
 
 def _has_conv1d(model: nn.Module) -> bool:
     return any(type(module).__name__ == "Conv1D" for module in model.modules())
+
+
+def load_policy(folder: str | os.PathLike[str], *, dtype: str = "auto") -> Any:
+    """A causal LM for use: a plain folder, or a LoRA adapter on the base model that it names.
+
+    Raises:
+        ConfigError: the adapter's base model is no folder here.
+        ModelError: the folder cannot be loaded.
+    """
+    if not (Path(folder) / "adapter_config.json").exists():
+        return load_causal_lm(folder, dtype=dtype)
+    from peft import PeftConfig, PeftModel
+
+    base = PeftConfig.from_pretrained(folder).base_model_name_or_path
+    if not base or not Path(base).is_dir():
+        raise ConfigError(
+            f"{folder}/adapter_config.json names the base model {base!r}, which is no folder here; "
+            "put it there or correct base_model_name_or_path"
+        )
+    return PeftModel.from_pretrained(load_causal_lm(base, dtype=dtype), folder)
 
 
 def is_lora(model: nn.Module) -> bool:

@@ -34,6 +34,7 @@ class RolloutBatch:
     values: Tensor | None = None  # [S, Tc] float32
     scores: Tensor | None = None  # [S] float32, as they enter the reward (penalised, clipped, whitened)
     raw_scores: Tensor | None = None  # [S] float32, as the reward gave them
+    token_rewards: Tensor | None = None  # [S, Tc] float32, the part of raw_scores that stands on its own tokens
     advantages: Tensor | None = None  # [S, Tc] float32
     returns: Tensor | None = None  # [S, Tc] float32
     weights: Tensor | None = None  # [S, Tc] float32, importance weights for draws of another distribution

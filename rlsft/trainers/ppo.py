@@ -25,7 +25,7 @@ from rlsft.trainers.ppo_metrics import KLWatch, add_rollout_metrics, add_update_
 from rlsft.trainers.ppo_prompts import PromptRows, eval_rows
 from rlsft.trainers.ppo_rollout import ExperienceMaker, Reference, Rollouts, forward_inputs, token_kl
 from rlsft.trainers.ppo_schedule import PPOSchedule
-from rlsft.trainers.ppo_scoring import Scorer
+from rlsft.trainers.ppo_scoring import Scorer, check_reward
 from rlsft.trainers.ppo_value import ActorCritic, PolicyOutputs, ValueModel, value_model_for
 from rlsft.trainers.preparation import adapt, length_limit, tokenizer_for
 from rlsft_kernels import policy_value_loss
@@ -46,8 +46,9 @@ class PPOTrainer(PPOBase):
     Args:
         model: a folder, or a loaded causal LM (with an adapter or without).
         args: settings; None = `PPOConfig("ppo")`.
-        reward_model: a `RewardModel` or its folder; a callable `list[(prompt, completion)] -> floats`; or a list of
-            reward functions with TRL's signature.
+        reward_model: a `RewardModel`, an `ImplicitReward`, or the folder of one; a callable `list[(prompt, completion)]
+            -> floats`; or a list of reward functions with TRL's signature. An `ImplicitReward` with
+            `token_level=True` rewards each token where it stands.
         ref_model: the reference of the KL; None = the policy as it is now (below a fresh adapter, or a copy).
         value_model: a `ValueModel`, its folder, or a transformers model that becomes a separate one; None = as
             `args.value_model` says.
@@ -133,6 +134,7 @@ class PPOTrainer(PPOBase):
         args = self.args
         if reference.model is not None:
             reference.model.to(args.device)
+        check_reward(reward, actor_critic)
         scorer = Scorer(
             reward,
             reward_tokenizer if reward_tokenizer is not None else self.processing_class,
@@ -142,6 +144,8 @@ class PPOTrainer(PPOBase):
             system_prompt=args.system_prompt,
             device=args.device,
         )
+        if scorer.token_level:
+            args.check_token_rewards()
         if engine is None:
             stops = _stop_token_ids(args.stop_token, self.processing_class)
             engine = TransformersEngine(

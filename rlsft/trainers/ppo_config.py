@@ -255,6 +255,23 @@ class PPOConfig(RlsftArguments):
                 f"{self.samples_per_prompt}"
             )
 
+    def check_token_rewards(self) -> None:
+        """What cannot be when the reward stands on the tokens.
+
+        Raises:
+            ConfigError: a setting that shapes or compares one number an answer.
+        """
+        for name, value, remedy in (
+            ("advantage", self.advantage == "rloo", "use advantage='gae'"),
+            ("whiten_scores", self.whiten_scores, "use whiten_rewards=True, which scales token rewards"),
+            ("score_clip", self.score_clip is not None, "choose a smaller beta of the reward"),
+        ):
+            if value:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r} takes one score an answer, but the reward has token_level=True: "
+                    f"{remedy}, or give the reward token_level=False"
+                )
+
     def _settle_batch(self) -> None:
         """Fix how an iteration is cut into steps and micro-batches; every rank holds the same number of answers."""
         per_step = self.per_device_train_batch_size * self.world_size

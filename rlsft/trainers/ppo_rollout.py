@@ -148,11 +148,14 @@ class ExperienceMaker:
             temperature=sampling.scoring_temperature,
             device=device,
         )
-        answers = self._answers(rows, [completion.token_ids for completion in flat], num_samples)
+        answers = self._answers(rows, prompt_ids, [completion.token_ids for completion in flat], num_samples)
         with self._timed("scoring"):
-            raw, by_reward = self.scorer(answers)
-        raw_scores = torch.tensor(raw, dtype=torch.float32, device=device)
-        return Rollouts(batch.with_(raw_scores=raw_scores), answers, by_reward)
+            scored = self.scorer.judge(answers)
+        batch = batch.with_(raw_scores=torch.tensor(scored.total, dtype=torch.float32, device=device))
+        if scored.token_rewards is not None:
+            padded = torch.nn.utils.rnn.pad_sequence([torch.as_tensor(row) for row in scored.token_rewards], True)
+            batch = batch.with_(token_rewards=padded.to(device))
+        return Rollouts(batch, answers, scored.by_reward)
 
     @contextlib.contextmanager
     def _timed(self, what: str) -> Iterator[None]:
@@ -176,13 +179,20 @@ class ExperienceMaker:
         except DataError as error:
             raise DataError(f"prompt {number} of the batch: {error}") from None
 
-    def _answers(self, rows: Sequence[dict[str, Any]], token_ids: list[list[int]], num_samples: int) -> Answers:
+    def _answers(
+        self,
+        rows: Sequence[dict[str, Any]],
+        prompt_ids: list[list[int]],
+        token_ids: list[list[int]],
+        num_samples: int,
+    ) -> Answers:
         repeated = [row for row in rows for _ in range(num_samples)]
         return Answers(
             prompts=[row["prompt"] for row in repeated],
             completions=[self.tokenizer.decode(ids, skip_special_tokens=True) for ids in token_ids],
             completion_ids=token_ids,
             columns={name: [row[name] for row in repeated] for name in rows[0] if name != "prompt"},
+            prompt_ids=[ids for ids in prompt_ids for _ in range(num_samples)],
         )
 
     @torch.no_grad()
@@ -230,6 +240,8 @@ class ExperienceMaker:
 
     def _with_gae(self, batch: RolloutBatch, kl_coef: float) -> RolloutBatch:
         scores, old_logprobs, values = batch.need("scores", "old_logprobs", "values")
+        if batch.token_rewards is not None:
+            scores = placed_scores(batch)
         scale = self._reward_scale(batch, kl_coef) if self.args.whiten_rewards else 1.0
         out = kl_shaped_gae(
             scores * scale,
@@ -268,9 +280,7 @@ class ExperienceMaker:
 
     def _reward_scale(self, batch: RolloutBatch, kl_coef: float) -> float:
         """What brings the token rewards to deviation 1 without moving their mean (TRL's `whiten_rewards`)."""
-        rewards = -kl_coef * token_kl(batch, self.args.kl_estimator)
-        rows = torch.arange(len(batch), device=rewards.device)
-        rewards[rows, batch.lengths - 1] += batch.need("scores")[0]
+        rewards = placed_scores(batch) - kl_coef * token_kl(batch, self.args.kl_estimator)
         _, variance, _ = self._moments(rewards, batch.completion_mask)
         return float((variance + 1e-8).rsqrt())
 
@@ -293,6 +303,21 @@ def forward_inputs(batch: RolloutBatch) -> dict[str, Any]:
         "prompt_width": batch.prompt_ids.shape[1],
         "temperature": batch.temperature,
     }
+
+
+def placed_scores(batch: RolloutBatch) -> Tensor:
+    """`[S, Tc]`: each token's own reward, and on the last action token what the score holds beyond their sum.
+
+    Without token rewards that is the whole score; with them it is a penalty or another reward's share. Rows sum to
+    the scores either way.
+    """
+    (scores,) = batch.need("scores")
+    placed = torch.zeros(batch.completion_ids.shape, dtype=torch.float64, device=scores.device)
+    if batch.token_rewards is not None:
+        placed = torch.where(batch.completion_mask, batch.token_rewards.double(), 0.0)
+    rows = torch.arange(len(batch), device=scores.device)
+    placed[rows, batch.lengths - 1] += scores.double() - placed.sum(dim=1)
+    return placed.float()
 
 
 def token_kl(batch: RolloutBatch, estimator: str) -> Tensor:

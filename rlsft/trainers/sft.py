@@ -33,6 +33,13 @@ class SFTConfig(RlsftArguments):
         default=True,
         metadata={"help": "Train the completion only. Off: the prompt too, from its second token on."},
     )
+    loss_type: Literal["nll", "dft"] = field(
+        default="nll",
+        metadata={
+            "help": "nll: cross-entropy. dft: each token's cross-entropy times its own probability, held constant "
+            "(dynamic fine-tuning, arXiv 2508.05629). eval_loss is the cross-entropy either way, so that runs compare."
+        },
+    )
     padding_side: Literal["right", "left"] = field(
         default="right", metadata={"help": "Where batches are padded; it changes no result."}
     )
@@ -43,6 +50,7 @@ class SFTConfig(RlsftArguments):
 
     def __post_init__(self) -> None:
         one_of("padding_side", self.padding_side, ("right", "left"))
+        one_of("loss_type", self.loss_type, ("nll", "dft"))
         super().__post_init__()
 
 
@@ -51,7 +59,9 @@ class SFTTrainer(RlsftTrainer):
 
     Loss: `-sum w log p(token) / n` over the `n` trained tokens of an optimizer step, all micro-batches and
         ranks together; `w` is the row's `weight`, 1 without such a column. The end-of-turn token is trained;
-        masks come from lengths, so pad may equal the end token.
+        masks come from lengths, so pad may equal the end token. With `loss_type="dft"` each token's term is
+        weighted by its probability, `-sum w sg(p) log p / n` (arXiv 2508.05629); training rows then carry the
+        plain cross-entropy as `nll`.
 
     Args:
         model: a folder, or a loaded causal LM (with an adapter or without).
@@ -138,6 +148,7 @@ class SFTTrainer(RlsftTrainer):
             logit_scale=head.logit_scale,
             normalizer=normalizer.clamp(min=1),
             token_weights=None if weight is None else weight[:, None].expand_as(input_ids[:, 1:]),
+            kind=self.args.loss_type,
         )
         self._watch(stats, num_tokens)
         if num_items_in_batch is not None:
@@ -147,6 +158,8 @@ class SFTTrainer(RlsftTrainer):
     def _watch(self, stats: Mapping[str, Tensor], num_tokens: Tensor) -> None:
         self.stats.add("entropy", stats["entropy"] * num_tokens, num_tokens)
         self.stats.add("mean_token_accuracy", stats["accuracy"] * num_tokens, num_tokens)
+        if self.args.loss_type != "nll":  # the loss itself says it otherwise
+            self.stats.add("nll", stats["sum_nll"], num_tokens)
 
     def evaluation_rows(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Sums a row: negative log-likelihood, right tokens, entropy, and the number of trained tokens."""

@@ -111,7 +111,7 @@ def kl_shaped_gae(
     require_between("gamma", gamma, 0, 1)
     require_between("lam", lam, 0, 1)
     constants = (None if x is None else x.detach() for x in (scores, logprobs, ref_logprobs, values))
-    call = _op if is_traced((scores, logprobs, values, mask)) else _forward  # it has no gradient to register
+    call: Any = _op if is_traced((scores, logprobs, values, mask)) else _forward  # it has no gradient to register
     advantages, returns, moments, stats = call(
         *constants, mask, _as_scalar(kl_coef, values), kl_estimator, float(gamma), float(lam), whiten,
         None if bootstrap_values is None else bootstrap_values.detach(), cu_seqlens, backend,
