@@ -33,6 +33,7 @@ class JobArguments:
         default=None, metadata={"help": "our=their column names, such as prompt=question,completion=answer"}
     )
     limit: int | None = field(default=None, metadata={"help": "use the first so many training rows"})
+    eval_limit: int | None = field(default=None, metadata={"help": "use the first so many held-out rows"})
     pad_token: str | None = field(
         default=None,
         metadata={"help": "text of the padding token where the tokenizer has none (GPT-2); its end token is safe"},
@@ -76,7 +77,7 @@ def load_data(name: str, split: Literal["train", "test"], job: JobArguments) -> 
     """Rows of a file, a folder or an alias; `split` matters for aliases only."""
     from rlsft.data import chitchat, detect_format, load_examples, parse_column_map
 
-    limit = job.limit if split == "train" else None
+    limit = job.limit if split == "train" else job.eval_limit
     if name in DATA_ALIASES and not Path(name).exists():
         dataset = chitchat.load(split)
         return dataset.select(range(min(limit, len(dataset)))) if limit else dataset

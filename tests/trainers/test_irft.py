@@ -245,8 +245,8 @@ def test_every_pair_is_seen_once_a_pass_and_the_mean_is_over_them(tmp_path: Path
     assert items == 3
     assert [bool(batch["counted"].any()) for batch in batches] == [True, True, True, False]
     losses = [trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor(items)) for batch in batches]
-    assert float(torch.stack(losses).sum()) == pytest.approx(LOG2, abs=1e-6)
-    assert float(losses[3]) == 0
+    assert torch.stack(losses).sum().item() == pytest.approx(LOG2, abs=1e-6)
+    assert losses[3].item() == 0
     losses[3].backward()
     assert all(float(gradient.abs().max()) == 0 for gradient in gradients(trainer.model).values())
 
@@ -439,7 +439,7 @@ def test_length_normalisation_divides_by_the_answers_tokens(tmp_path: Path) -> N
         [2.0] * 4 + [0.5] * 4
     )
     loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=items)
-    assert float(loss) == pytest.approx(-1.5, rel=1e-5)
+    assert loss.item() == pytest.approx(-1.5, rel=1e-5)
 
 
 def test_a_users_loss_trains(tmp_path: Path) -> None:

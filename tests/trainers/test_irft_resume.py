@@ -26,8 +26,12 @@ SAME = (
     [
         (3, {"lr_scheduler_type": "linear", "warmup_steps": 2}),  # in the middle of the first round
         (4, {"lr_scheduler_type": "linear"}),  # between two rounds
-        (6, {"peft_config": LORA, "replay_rounds": 1, "refresh": "shards", "rounds": 4}),
-        (5, {"refresh": "adaptive", "adaptive_accuracy": 0.9, "adaptive_window": 2, "learning_rate": 5e-3}),
+        (3, {"peft_config": LORA, "replay_rounds": 2, "refresh": "shards", "rounds": 4}),  # round 2 needs 1 and 0
+        # the window that ends the first round, after step 4, begins before the cut
+        (
+            3,
+            {"refresh": "adaptive", "adaptive_accuracy": 0.9, "adaptive_window": 3, "learning_rate": 5e-3, "rounds": 3},
+        ),
         (3, {"refresh": "per_step", "refresh_probability": 0.5}),
         (3, {"reference": "initial", "samples_per_prompt": 2, "gradient_accumulation_steps": 2}),
     ],

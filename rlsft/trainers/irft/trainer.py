@@ -182,6 +182,7 @@ class IRFTTrainer(IRFTBase):
             args.loss_type, real, generated, beta=args.beta, offset=args.offset,
             label_smoothing=args.label_smoothing, nce_mu=args.nce_mu, mask=counted, normalizer=items,
         )  # fmt: skip
+        self.stats.add("loss/pair", stats["loss"].double() * stats["count"], stats["count"])
         if args.sft_coef:
             nll = -sums[: len(counted)]
             if args.normalize_length:
