@@ -145,7 +145,12 @@ def _numbers(run: RunFiles) -> Iterator[str]:
 def _limits(named: Mapping[str, Any]) -> Iterator[str]:
     yield "## Limits"
     yield ""
-    if str(named["method"]).upper() != "SFT":
+    method = str(named["method"]).upper()
+    if method == "RFT":
+        yield "- The reward was learned by telling the demonstrations from the model's own answers, not from people's"
+        yield "  judgement: it can favour whatever sets the two apart, length and style included. A higher reward alone"
+        yield "  proves nothing."
+    elif method != "SFT":
         yield "- The reward was learned from the model's own answers, not from people's judgement: it favours what"
         yield "  most answers share, so that generic replies and common errors can be reinforced. A higher reward alone"
         yield "  proves nothing."

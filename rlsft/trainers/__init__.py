@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from rlsft.trainers.irft.trainer import IRFTTrainer
     from rlsft.trainers.ppo import PPOTrainer
     from rlsft.trainers.ppo_config import PPOConfig
-    from rlsft.trainers.reward import RewardConfig, RewardTrainer
+    from rlsft.trainers.reward import RewardTrainer
+    from rlsft.trainers.reward_config import RewardConfig
     from rlsft.trainers.rft.config import RFTConfig
     from rlsft.trainers.rft.trainer import RFTTrainer
     from rlsft.trainers.sft import SFTConfig, SFTTrainer
@@ -24,7 +25,7 @@ _LAZY = {
     "PPOTrainer": "rlsft.trainers.ppo",
     "RFTConfig": "rlsft.trainers.rft.config",
     "RFTTrainer": "rlsft.trainers.rft.trainer",
-    "RewardConfig": "rlsft.trainers.reward",
+    "RewardConfig": "rlsft.trainers.reward_config",
     "RewardTrainer": "rlsft.trainers.reward",
     "SFTConfig": "rlsft.trainers.sft",
     "SFTTrainer": "rlsft.trainers.sft",

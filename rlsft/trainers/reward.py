@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,78 +13,22 @@ from transformers import EvalPrediction, TrainerCallback
 
 from rlsft.data.collators import PairCollator
 from rlsft.data.encoding import encode_pair
-from rlsft.errors import ConfigError, DataError
+from rlsft.errors import DataError
 from rlsft.metrics.calibration import mean_margin, pair_calibration, reward_accuracy
-from rlsft.objectives.pair_rewards import (
-    PAIR_LOSSES,
-    SPANS,
-    PairLoss,
-    bounded_rewards,
-    divergence_losses,
-    pair_losses,
-)
+from rlsft.objectives import bounded_rewards, divergence_losses, pair_losses
 from rlsft.rewards import RewardModel, pooled_scores, split_by_prompt, token_scores
 from rlsft.rewards.model import SEQ_CLS, classification_config, safe_pad_token
 from rlsft.rewards.pooling import classifier_of, last_real_token
-from rlsft.trainers.arguments import RlsftArguments, at_least, one_of
 from rlsft.trainers.base import RlsftTrainer, encoded_eval
 from rlsft.trainers.encoded import Rows, encode_dataset
 from rlsft.trainers.preparation import adapt, length_limit, tokenizer_for
+from rlsft.trainers.reward_config import RewardConfig
 from rlsft_kernels import pairwise_reward_loss
 
 __all__ = ["RewardConfig", "RewardTrainer", "split_by_prompt"]
 
 ENCODED_COLUMNS = ("chosen_input_ids", "rejected_input_ids")
 SATURATED = 0.98  # a pair that the reward model is surer of than this teaches next to nothing
-
-
-@dataclass
-class RewardConfig(RlsftArguments):
-    """Settings of `RewardTrainer`; names and defaults are TRL's where it has them."""
-
-    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of AdamW."})
-    disable_dropout: bool = field(
-        default=True,
-        metadata={"help": "Set every dropout to 0: noise in a score is noise in the order it is to learn."},
-    )
-    center_rewards_coefficient: float | None = field(
-        default=None,
-        metadata={
-            "help": "Weight of (chosen + rejected)^2, which keeps rewards near zero (arXiv 2312.09244, "
-            "equation 2); 0.01 is usual. Unset: none."
-        },
-    )
-    pair_loss: PairLoss = field(
-        default="logistic",
-        metadata={
-            "help": "logistic: -log sigmoid(difference). linear: the difference itself, the gradient of arXiv "
-            "2405.17888; it needs reward_bound."
-        },
-    )
-    reward_bound: float | None = field(
-        default=None,
-        metadata={"help": "R: rewards become R * sigmoid(head), so they lie in (0, R). Unset: not bounded."},
-    )
-    reward_span: Literal["sequence", "divergence"] = field(
-        default="sequence",
-        metadata={
-            "help": "sequence: compare the rewards at the last token. divergence: the rewards at every token from the "
-            "first that differs to the end of the longer answer, as the released code of arXiv 2405.17888."
-        },
-    )
-    padding_side: Literal["right", "left"] = field(
-        default="right", metadata={"help": "Where batches are padded; it changes no result."}
-    )
-    pad_to_multiple_of: int | None = field(
-        default=None,
-        metadata={"help": "Pad batches to a multiple of so many tokens. Unset: to the longest row."},
-    )
-
-    def __post_init__(self) -> None:
-        one_of("padding_side", self.padding_side, ("right", "left"))
-        at_least("center_rewards_coefficient", self.center_rewards_coefficient, 0, "it is a weight", optional=True)
-        check_pair_loss(self.pair_loss, self.reward_bound, self.reward_span)
-        super().__post_init__()
 
 
 class RewardTrainer(RlsftTrainer):
@@ -289,20 +232,6 @@ class RewardTrainer(RlsftTrainer):
         """Write model and tokenizer; without a pad token in the config where it is the end token (see RewardModel)."""
         with safe_pad_token(unwrapped(self)):
             super().save_model(output_dir, _internal_call=_internal_call)
-
-
-def check_pair_loss(pair_loss: str, reward_bound: float | None, reward_span: str) -> None:
-    """Refuse values that no loss has, and a linear loss on rewards that could grow for ever."""
-    one_of("pair_loss", pair_loss, PAIR_LOSSES)
-    one_of("reward_span", reward_span, SPANS)
-    if reward_bound is not None and not 0 < reward_bound < float("inf"):
-        raise ConfigError(f"reward_bound must be unset or a finite number > 0, got {reward_bound!r}")
-    if pair_loss == "linear" and reward_bound is None:
-        raise ConfigError(
-            "pair_loss='linear' needs reward_bound=R (for instance 5): the linear loss rewards an ever larger "
-            "difference, so that unbounded rewards would grow until they overflow. With a bound they are R * "
-            "sigmoid(head), as the toy of arXiv 2405.17888 has them. pair_loss='logistic' needs no bound."
-        )
 
 
 def both_sides(inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

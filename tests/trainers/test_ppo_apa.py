@@ -36,20 +36,21 @@ def test_loss_by_hand_over_the_tokens_of_the_mask() -> None:
 
 
 def test_it_learns_and_the_kl_is_in_the_loss_alone(tmp_path: Path) -> None:
-    trainer = ppo_trainer(tmp_path, policy_loss="apa", kl_coef=0.5, total_episodes=160)
+    trainer = ppo_trainer(tmp_path, policy_loss="apa", kl_coef=0.2, rollout_batch_size=32, total_episodes=640)
     trainer.train()
-    rows = rows_of(trainer)
-    assert sum(row["reward"] for row in rows[-4:]) > sum(row["reward"] for row in rows[:4]) * 1.2
-    assert all(row["objective/kl_coef"] == 0.5 for row in rows)
+    rows = [row for row in rows_of(trainer) if "reward" in row]  # the first step of each iteration
+    rewards = [row["reward"] for row in rows]
+    assert sum(rewards[-3:]) > 1.5 * sum(rewards[:3])
+    assert all(row["objective/kl_coef"] == 0.2 for row in rows)
     batch = trainer._batch
     assert batch is not None
     scores, values = batch.need("scores", "values")
     # with the reward at the last token alone, gamma 1, and no KL, a return that does not bootstrap is the score
     plain = trainer.maker.shape_rewards(batch, 0.0)
-    with_kl = trainer.maker.shape_rewards(batch, 0.5)
+    with_kl = trainer.maker.shape_rewards(batch, 0.2)
     torch.testing.assert_close(plain.returns, batch.returns)
     assert not torch.allclose(with_kl.returns, batch.returns)
-    assert scores.shape == (16,)
+    assert scores.shape == (32,)
     assert values.shape == batch.completion_mask.shape
 
 

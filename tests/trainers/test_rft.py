@@ -19,6 +19,7 @@ from rlsft.rewards import RewardModel, score_texts
 from rlsft.trainers import RFTConfig, RFTTrainer
 from rlsft.trainers.base import last_checkpoint
 from rlsft.trainers.callbacks import RunInterrupted
+from rlsft.trainers.ppo_rollout import ExperienceMaker
 from rlsft.trainers.rft.monitors import Clock, round_row, write_row
 from rlsft.trainers.rft.rows import prompts_of_round
 from rlsft.trainers.rft.scores import BASELINE, centered_reward, policy_prompts
@@ -88,7 +89,8 @@ def test_a_round_raises_the_true_reward(base: str, tmp_path: Path, changes: dict
 def test_the_papers_loss_with_a_bound_and_token_rewards_learn_too(base: str, tmp_path: Path) -> None:
     chain = rft_trainer(
         base, tmp_path / "run", stop_after="round_01/policy", policy_step="weighted_sft", policy_epochs=6,
-        pair_loss="linear", reward_bound=3.0, reward_span="divergence", **{**LEARNING, "kl_coef": 0.5},
+        pair_loss="linear", reward_bound=3.0, reward_span="divergence", reward_learning_rate=3e-3,
+        **{**LEARNING, "kl_coef": 0.5},
     )  # fmt: skip
     chain.train()
     scores = read_jsonl(tmp_path / "run" / "round_01" / "reward" / "scores.jsonl")
@@ -331,6 +333,57 @@ def test_log_ratios_are_those_of_the_drawn_tokens(tmp_path: Path) -> None:
                 sums.append(sum(float(logprobs[len(prompt) + k - 1, token]) for k, token in enumerate(answer)))
             assert ratio == pytest.approx(sums[0] - sums[1], abs=1e-5)
     assert log_ratios_of(samples, policy, policy, letter_tokenizer(), **options) == [[0.0, 0.0], [0.0, 0.0]]
+
+
+def test_the_reference_is_the_one_that_was_asked_for(finished: Path, base: str) -> None:
+    import torch
+
+    from rlsft.models import hidden_states
+
+    ids = torch.tensor([[1, 2, 3]])
+
+    def states(model: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return hidden_states(model, ids, torch.ones_like(ids))
+
+    initial, previous = (
+        rft_trainer(base, finished, rounds=2, reference=name, **QUICK) for name in ("initial", "previous")
+    )
+    assert initial.reference_policy(1) is None  # a new adapter, switched off, is the same
+    assert torch.equal(states(initial.reference_policy(2)), states(initial.models.policy()))
+    assert torch.equal(states(previous.reference_policy(2)), states(previous.current_policy(2)))
+    assert not torch.equal(states(previous.reference_policy(2)), states(initial.reference_policy(2)))
+
+
+def test_no_round_learns_from_a_prompt_that_measures_the_reward(base: str, tmp_path: Path) -> None:
+    chain = rft_trainer(base, tmp_path, rounds=9, sample_prompts=16)
+    rounds = [chain.prompts_of(number) for number in range(1, 10)]
+    learned = {row["prompt"] for train, _ in rounds for row in train}
+    measured = {row["prompt"] for _, held_out in rounds for row in held_out}
+    assert len(learned) == 72  # three quarters of 96, all of them after five rounds
+    assert len(measured) == 5  # a quarter beside 16, the same ones in every round
+    assert not learned & measured
+
+
+def test_the_seconds_of_the_policy_step_are_told_apart(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = ExperienceMaker.draw
+
+    def slow(self: Any, *args: Any) -> Any:
+        self.seconds["generation"] += 50.0
+        return draw(self, *args)
+
+    monkeypatch.setattr(ExperienceMaker, "draw", slow)
+    rft_trainer(base, tmp_path / "run", stop_after="round_01/policy", **QUICK).train()
+    seconds = json.loads((tmp_path / "run/round_01/policy/done.json").read_text())["seconds"]
+    assert 100.0 < seconds["generation"] < 200.0  # two iterations of answers
+
+
+def test_every_draw_of_a_run_has_its_own_random_streams(base: str, tmp_path: Path) -> None:
+    chain = rft_trainer(base, tmp_path, rounds=3)
+    seeds = [chain.sampling(number, held_out=held_out).seed for number in (1, 2, 3) for held_out in (False, True)]
+    assert len(set(seeds)) == 6
 
 
 def test_effective_share_of_weights() -> None:
