@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlsft.cli.job import JobArguments, load_data, load_policy, resolve_model
+from rlsft.cli.measure_commands import add_arguments, measure_pairs, measure_suite
 from rlsft.cli.model_commands import Parser
 from rlsft.errors import ConfigError
 
@@ -16,11 +17,33 @@ def run(command: str, argv: Sequence[str]) -> int:
 
 
 def evaluate(argv: Sequence[str]) -> int:
-    """Two models on the same held-out prompts: table with intervals, verdicts, files."""
-    parser = Parser("rlsft eval", description="Compare two models on held-out demonstrations.", allow_abbrev=False)
-    parser.add_argument("--before", required=True, help="folder of the first model")
-    parser.add_argument("--after", required=True, help="folder of the second model")
-    parser.add_argument("--data", required=True, help="held-out rows with prompt and completion")
+    """Two models on the same held-out prompts, or models one by one with `--pairs` or `--suite`."""
+    args = _eval_parser().parse_args(list(argv))
+    if args.pairs is not None and args.suite is not None:
+        raise ConfigError("give --pairs or --suite, not both")
+    if args.pairs is not None:
+        return measure_pairs(args)
+    if args.suite is not None:
+        return measure_suite(args)
+    missing = [name for name in ("before", "after", "data") if getattr(args, name) is None]
+    if missing:
+        raise ConfigError(
+            f"--{missing[0]} is required to compare two models (--before, --after, --data); one model is measured "
+            "with --pairs FILE or --suite NAME; see rlsft eval --help"
+        )
+    return _compare(args)
+
+
+def _eval_parser() -> Parser:
+    parser = Parser(
+        "rlsft eval",
+        description="Compare two models on held-out demonstrations (--before, --after, --data), or measure models one "
+        "by one: --pairs FILE (how much likelier the chosen answers are), --suite NAME (benchmarks).",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--before", help="folder of the first model")
+    parser.add_argument("--after", help="folder of the second model")
+    parser.add_argument("--data", help="held-out rows with prompt and completion")
     parser.add_argument("--column_map", help="our=their column names")
     parser.add_argument("--reward_model", help="folder of a reward model that scores the answers")
     parser.add_argument("--kpi", help="module:function, your own score of an answer")
@@ -34,9 +57,13 @@ def evaluate(argv: Sequence[str]) -> int:
     parser.add_argument("--pad_token", help="where the tokenizer has none (GPT-2); its end token is safe")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output_dir", required=True, help="folder for generations.jsonl, table.json and table.md")
-    args = parser.parse_args(list(argv))
+    parser.add_argument("--output_dir", required=True, help="folder for what is measured, as JSON and Markdown")
+    add_arguments(parser)
+    return parser
 
+
+def _compare(args: Any) -> int:
+    """Two models on the same held-out prompts: table with intervals, verdicts, files."""
     from rich.console import Console
 
     from rlsft.artifacts import write_json, write_text

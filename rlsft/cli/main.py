@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "filter": ("rlsft.cli.reward_commands", "rank your own demonstrations by a learned reward, see the worst"),
     "generate": ("rlsft.cli.model_commands", "answers of a model to prompts"),
     "export": ("rlsft.cli.model_commands", "a plain transformers folder from a run or an adapter; token rewards"),
-    "eval": ("rlsft.cli.eval_commands", "compare two models on held-out prompts"),
+    "eval": ("rlsft.cli.eval_commands", "compare two models on held-out prompts; log-probability gap; benchmarks"),
     "report": ("rlsft.cli.eval_commands", "one HTML page about a run"),
     "plot": ("rlsft.cli.eval_commands", "plots of a run as SVG and PNG files"),
     "doctor": ("rlsft.cli.doctor_command", "what this installation can do and what is missing"),
