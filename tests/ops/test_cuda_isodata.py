@@ -86,6 +86,8 @@ def _str_cases() -> dict[str, dict[str, Any]]:
     small = {"points": blobs(SIZES, 12, torch.float32), "groups": offsets(SIZES), "variant": "str"}
     grid = torch.tensor(draw.integers(0, 3, (18, 2)), dtype=torch.float64)  # ties everywhere
     plain = {"geometry": "euclidean", "n_clusters": 4}
+    # the last two join first, and their mean is nearer to the first row than the second row is
+    nearer = torch.tensor([[0.0, 0.0], [-3.1, 0.0], [3.0, 1.1], [3.0, -1.1]])
     return {
         "default": small,
         "float64": {**small, "points": blobs(SIZES, 9, torch.float64, noise=0.6, seed=1), "var_threshold": 0.3},
@@ -97,6 +99,14 @@ def _str_cases() -> dict[str, dict[str, Any]]:
         "bounds that contradict": {**loose, **plain, "min_size": 2, "max_size": 3, "var_threshold": 4.0, "max_iter": 9},
         "few passes": {**loose, **plain, "var_threshold": 3.0, "max_iter": 1},
         "ties": {"points": grid, "variant": "str", **plain, "var_threshold": 0.6, "min_size": 1},
+        "a union comes nearer": {
+            "points": nearer,
+            "init": nearer,
+            "variant": "str",
+            "geometry": "euclidean",
+            "var_threshold": 3.0,
+            "max_iter": 1,
+        },
         "given start": {**small, "init": torch.tensor(draw.standard_normal((7, 5, 12))), "var_threshold": 0.4},
         "more centres than rows": {**loose, "init": torch.tensor(draw.standard_normal((3, 24, 9)))},
         "equal rows, scores": {
