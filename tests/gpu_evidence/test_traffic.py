@@ -54,3 +54,64 @@ def test_counts_and_the_repaired_interpreter() -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "all held" in done.stdout, done.stderr[-3000:]
+
+
+_ROW_KERNELS = """
+import json, torch
+from pathlib import Path
+from tests.gpu_evidence.traffic import counted
+from bench.gpu_evidence.jobs import JOBS
+from rlsft_kernels._head.rows import start_fold
+from rlsft_kernels._head.triton_launch import fold_tile_, gradient_tile_
+
+def passes(launch, kind, what="issued"):
+    return launch.total(what, kind, "tile_ptr") / tile_bytes
+
+torch.manual_seed(0)
+rows, vocab = 4, 50257  # odd: the last block of every row is cut
+tile_bytes = rows * vocab * 2
+tile = torch.randn(rows, vocab).bfloat16()
+targets = torch.randint(0, vocab, (rows,))
+state = start_fold(rows, frozenset({"logprob"}), device=tile.device, dtype=torch.float32)
+with counted() as launches:
+    fold_tile_(tile, 0, targets, state=state)
+(fold,) = launches
+assert fold.total("issued", "load", "tile_ptr") == tile_bytes + 2 * rows, fold.as_json()  # the targets once more
+assert passes(fold, "load", "unique") == 1
+assert passes(fold, "store") == 0
+
+logsum = torch.log_softmax(tile.float(), 1).gather(1, targets[:, None])[:, 0]
+with counted() as launches:
+    gradient_tile_(
+        tile, 0, targets, row_max_R=tile.float().amax(1), log_sum_R=torch.ones(rows), logprob_R=logsum,
+        grad_logprob_R=torch.ones(rows),
+    )
+(gradient,) = launches
+for kind in ("load", "store"):
+    assert passes(gradient, kind) == passes(gradient, kind, "unique") == 1, gradient.as_json()
+
+committed = json.loads(Path("bench/results/gpu_evidence/traffic.json").read_text())
+for job in JOBS:
+    if job.provider != "rlsft":
+        continue
+    with counted() as launches:
+        assert job.run() < 1e-3
+    (row,) = [r for r in committed if (r["work"], r["provider"]) == (job.work, job.provider)]
+    found = json.loads(json.dumps([launch.as_json() for launch in launches]))
+    assert found == row["launches"], (job.work, found, row["launches"])
+    (loss,) = launches
+    tile_bytes, of_targets = job.tile_bytes, 2 * loss.grid[0]  # and each row's target alone
+    assert loss.total("issued", "load", "tile_ptr") == 2 * tile_bytes + of_targets
+    assert passes(loss, "store") == passes(loss, "load", "unique") == 1
+print("all held")
+"""
+
+
+def test_the_row_kernels_touch_their_tile_as_often_as_the_committed_table_says() -> None:
+    """Log-probabilities: one read; a gradient in place: one read, one write; a loss with it: two reads, one write."""
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", _ROW_KERNELS], cwd=root, capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TRITON_DEFAULT_FP_FUSION": "1"},
+    )  # fmt: skip
+    assert "all held" in done.stdout, done.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""isodata's CUDA kernel, emulated: the clusters, medoids and passes of the C++ core, without races."""
+"""isodata's CUDA kernels, emulated: the clusters, medoids and passes of the C++ core, without races."""
 
 from __future__ import annotations
 
@@ -80,7 +80,47 @@ def _cases() -> dict[str, dict[str, Any]]:
     }
 
 
+def _str_cases() -> dict[str, dict[str, Any]]:
+    draw = np.random.default_rng(9)
+    loose = {"points": blobs(THREE, 9, torch.float32, noise=1.0), "groups": offsets(THREE), "variant": "str"}
+    small = {"points": blobs(SIZES, 12, torch.float32), "groups": offsets(SIZES), "variant": "str"}
+    grid = torch.tensor(draw.integers(0, 3, (18, 2)), dtype=torch.float64)  # ties everywhere
+    plain = {"geometry": "euclidean", "n_clusters": 4}
+    # the last two join first, and their mean is nearer to the first row than the second row is
+    nearer = torch.tensor([[0.0, 0.0], [-3.1, 0.0], [3.0, 1.1], [3.0, -1.1]])
+    return {
+        "default": small,
+        "float64": {**small, "points": blobs(SIZES, 9, torch.float64, noise=0.6, seed=1), "var_threshold": 0.3},
+        "random, euclidean": {**small, **plain, "init": "random", "var_threshold": 6.0, "seed": 3},
+        "unions": {**loose, **plain, "n_clusters": 9, "var_threshold": 14.0},
+        "the largest variance": {**loose, **plain, "var_threshold": 1.5, "variance_kind": "max_component_variance"},
+        "the largest deviation": {**loose, "var_threshold": 0.3, "variance_kind": "max_component_std"},
+        "size bounds": {**loose, **plain, "min_size": 2, "max_size": 5, "var_threshold": 9.0},
+        "bounds that contradict": {**loose, **plain, "min_size": 2, "max_size": 3, "var_threshold": 4.0, "max_iter": 9},
+        "few passes": {**loose, **plain, "var_threshold": 3.0, "max_iter": 1},
+        "ties": {"points": grid, "variant": "str", **plain, "var_threshold": 0.6, "min_size": 1},
+        "a union comes nearer": {
+            "points": nearer,
+            "init": nearer,
+            "variant": "str",
+            "geometry": "euclidean",
+            "var_threshold": 3.0,
+            "max_iter": 1,
+        },
+        "given start": {**small, "init": torch.tensor(draw.standard_normal((7, 5, 12))), "var_threshold": 0.4},
+        "more centres than rows": {**loose, "init": torch.tensor(draw.standard_normal((3, 24, 9)))},
+        "equal rows, scores": {
+            "points": torch.ones(3, 5, 7),
+            "scores": torch.tensor(draw.random((3, 5))),
+            "variant": "str",
+        },
+        "one set": {"points": blobs((20,), 6, torch.float32), "variant": "str"},
+        "64 rows": {"points": blobs((64,), 5, torch.float32, seed=2), "variant": "str", "n_clusters": 12},
+    }
+
+
 CASES = _cases()
+STR_CASES = _str_cases()
 
 
 def _assert_same(found: IsodataResult, wanted: IsodataResult) -> None:
@@ -100,6 +140,37 @@ def test_the_clusters_of_the_core(name: str, monkeypatch: pytest.MonkeyPatch) ->
     _assert_same(isodata(backend="native", **CASES[name]), wanted)
     assert len(core.launches) == 1
     assert not core.races
+
+
+@pytest.mark.parametrize("name", STR_CASES)
+def test_the_clusters_of_the_core_by_strs_rules(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = isodata(backend="native", **STR_CASES[name])
+    core = emulate(monkeypatch, 90)
+    _assert_same(isodata(backend="native", **STR_CASES[name]), wanted)
+    assert [launch[: len("rlsft_isodata_str")] for launch in core.launches] == ["rlsft_isodata_str"]
+    assert not core.races
+
+
+@pytest.mark.parametrize("arch", [80, 120])
+@pytest.mark.parametrize("name", ["size bounds", "unions"])
+def test_strs_ptx_of_other_architectures(name: str, arch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = isodata(backend="native", **STR_CASES[name])
+    core = emulate(monkeypatch, arch)
+    _assert_same(isodata(**STR_CASES[name]), wanted)
+    assert core.launches
+    assert not core.races
+
+
+def test_strs_cases_split_merge_drop_and_stop_in_every_way() -> None:
+    results = {name: isodata(backend="native", **arguments) for name, arguments in STR_CASES.items()}
+    splits, merges, drops = np.concatenate([r.history.steps for r in results.values()])[:, :3].max(axis=0)
+    assert splits > 2
+    assert merges > 2
+    assert drops > 2
+    both = results["size bounds"].history.steps
+    assert ((both[:, 0] > 0) & (both[:, 1] > 0)).any(), "no pass splits and merges"
+    reasons = {reason for r in results.values() for reason in r.history.stop_reasons}
+    assert reasons == {"stable", "cycle", "max_iter"}
 
 
 @pytest.mark.parametrize("name", ["default", "weights, random"])
@@ -162,8 +233,10 @@ def test_a_value_whose_square_overflows_is_named(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     "arguments",
     [
-        pytest.param({"variant": "str"}, id="the other variant"),
         pytest.param({"points": blobs((257,), 3, torch.float32), "groups": None}, id="a group too large for a block"),
+        pytest.param(
+            {"points": blobs((257,), 3, torch.float32), "groups": None, "variant": "str"}, id="and for STR's block"
+        ),
         pytest.param({"init": torch.randn(513, 12)}, id="more starting centres than a block holds"),
     ],
 )
@@ -190,20 +263,26 @@ def _label_of_the_last(ptx: str) -> str:
         pytest.param(lambda ptx: re.sub(r"sub\.rn\.f64", "add.rn.f64", ptx), id="sums for differences"),
     ],
 )
-def test_planted_errors_change_the_clusters(patch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "loose clusters"
-    wanted = isodata(backend="native", **CASES[name])
+@pytest.mark.parametrize(
+    "arguments",
+    [pytest.param(CASES["loose clusters"], id="ball_hall"), pytest.param(STR_CASES["the largest deviation"], id="str")],
+)
+def test_planted_errors_change_the_clusters(
+    arguments: dict[str, Any], patch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = isodata(backend="native", **arguments)
     emulate(monkeypatch, 80, patch=patch)
     try:
-        found = isodata(backend="native", **CASES[name])
+        found = isodata(backend="native", **arguments)
     except (ValueError, AssertionError):
         return
     with pytest.raises(AssertionError):
         _assert_same(found, wanted)
 
 
-def test_dropped_barriers_are_races(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variant", ["ball_hall", "str"])
+def test_dropped_barriers_are_races(variant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     core = emulate(monkeypatch, 80, patch=lambda ptx: re.sub(r"bar\.sync\s+0;", "", ptx))
     with contextlib.suppress(PtxError):  # a row number that is read too early may lie outside
-        isodata(blobs((9,), 6, torch.float32), max_iter=2)
+        isodata(blobs((9,), 6, torch.float32), max_iter=2, variant=variant)
     assert core.races

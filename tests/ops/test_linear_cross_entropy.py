@@ -216,12 +216,13 @@ def test_gradient_of_the_forward_is_handed_on_without_a_copy_where_the_graph_is_
     assert torch.equal(last, kept)
 
 
-def test_upstream_factor_is_not_rounded_to_the_dtype_of_the_gradient() -> None:
+@pytest.mark.parametrize("saved_as", [torch.float32, torch.bfloat16], ids=str)
+def test_upstream_factor_is_not_rounded_to_the_dtype_of_the_gradient(saved_as: torch.dtype) -> None:
     """0.998 is no bfloat16 number: rounded first, to 0.9961, it would shorten every gradient by 0.2 %."""
-    saved, factor = torch.randn(1000), torch.tensor(0.998)
+    saved, factor = torch.randn(1000).to(saved_as), torch.tensor(0.998)
     inputs = [torch.zeros(1000, dtype=torch.bfloat16)]
     (scaled,) = torch.ops.rlsft.scale_saved_gradients([saved], factor, inputs, "linear_cross_entropy")
-    assert torch.equal(scaled, (saved * 0.998).bfloat16())
+    assert torch.equal(scaled, (saved.float() * 0.998).bfloat16())
 
 
 @pytest.mark.parametrize(

@@ -105,13 +105,18 @@ class EmulatedCore:
         starts = a["starts"]
         most, doubles = _C.cuda_isodata_workspace(rows=a["rows"], starts=starts, d=a["d"], options=options)
         sizes = [a["groups"], a["d"], starts, most, doubles]
-        wishes = [options[name] for name in ("n_clusters", "n_init_clusters", "max_merges", "seed")]
-        limits = [float(options[name]) for name in ("min_samples", "max_std", "min_distance", "split_factor", "tol")]
-        names = ("max_iter", "default_is_sqrt", "init_is_random", "cosine", "split_by_largest", "squared_dispersion")
-        flags = [int(options[name]) for name in (*names, "discard_as_noise", "stop_early")]
+        common = ("n_clusters", "n_init_clusters", "seed", "max_iter", "default_is_sqrt", "init_is_random", "cosine")
+        if options["is_str"]:
+            kernel, own = "rlsft_isodata_str", ["min_size", "max_size", "var_threshold", "variance_kind"]
+        else:
+            limits = ["min_samples", "max_std", "min_distance", "split_factor", "tol"]
+            flags = ["split_by_largest", "squared_dispersion", "discard_as_noise", "stop_early"]
+            kernel, own = "rlsft_isodata", ["max_merges", *limits, *flags]
+        values = [options[name] for name in (*common, *own)]
+        values = [int(value) if isinstance(value, bool) else value for value in values]
         if a["groups"]:
-            kernel = f"rlsft_isodata_{'f64' if is_double else 'f32'}"
-            self._launch("isodata", kernel, a["blocks"], 128, *arrays, *sizes, *wishes, *limits, *flags)
+            suffix = "f64" if is_double else "f32"
+            self._launch("isodata", f"{kernel}_{suffix}", a["blocks"], 128, *arrays, *sizes, *values)
 
     def cuda_pagerank_strengths(
         self, *, n: int, pointers: int, weights32: int, weights64: int, sums: int, stream: int

@@ -21,13 +21,9 @@ WORKSPACE_BYTES = 256 * 2**20  # groups are clustered in turn where more would b
 
 
 def fits(layout: Groups, settings: IsodataSettings, start: Floats | None, d: int) -> bool:
-    """Whether the CUDA kernel clusters such groups: variant "ball_hall", at most 256 rows and 512 clusters."""
+    """Whether the CUDA kernels cluster such groups: at most 256 rows and 512 clusters."""
     rows = int(layout.sizes.max()) if len(layout) else 0
-    return (
-        settings.variant == "ball_hall"
-        and rows <= MOST_ROWS
-        and _workspace(rows, settings, start, d)[0] <= MOST_CLUSTERS
-    )
+    return rows <= MOST_ROWS and _workspace(rows, settings, start, d)[0] <= MOST_CLUSTERS
 
 
 def _workspace(rows: int, settings: IsodataSettings, start: Floats | None, d: int) -> tuple[int, int]:

@@ -68,9 +68,9 @@ def isodata(
 
     A group's result depends neither on the other groups, nor on its place, nor on `threads`, and every group draws
     from the same seed. Labels are the nearest of the *returned* centres; values within a relative 1e-10 count as
-    equal and the lowest index wins. Points on a CUDA device stay there where the CUDA kernels do the job (variant
-    "ball_hall", groups of up to 256 rows; the history comes to the host, so the call waits for the device); otherwise
-    they are clustered on the CPU and the result is moved back. Both give the same clusters.
+    equal and the lowest index wins. Points on a CUDA device stay there where the CUDA kernels do the job (groups of up
+    to 256 rows; the history comes to the host, so the call waits for the device); otherwise they are clustered on the
+    CPU and the result is moved back. Both give the same clusters.
 
     Automatic thresholds are relative to each group's spread. They suit groups of embeddings; a group without any
     structure is still cut, and many clusters in few dimensions need numbers.

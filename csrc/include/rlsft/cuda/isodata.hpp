@@ -1,4 +1,4 @@
-// Ball and Hall's isodata() (rlsft/isodata.hpp) for small groups whose points lie on a CUDA device.
+// isodata() (rlsft/isodata.hpp) for small groups whose points lie on a CUDA device.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +37,7 @@ std::int64_t workspace_doubles(std::int64_t rows, std::int64_t clusters, std::in
 // All work is queued on `stream`. `blocks` blocks take the groups in turn, one at a time, so the workspace need not hold
 // all groups. Distances and sums are float64 in a fixed order, with the tie rules of the C++ core: the same clusters,
 // passes and medoids. `rows`: of the largest group, at most kMostRows.
-// Throws Error when the launch fails, std::invalid_argument for variant str or sizes beyond the limits above.
+// Throws Error when the launch fails, std::invalid_argument for weights with variant str or sizes beyond the limits.
 template <typename T>
 void isodata(const IsodataArrays<T>& arrays, std::int64_t groups, std::int64_t d, std::int64_t rows,
              std::int64_t starts, const IsodataOptions& options, std::int64_t blocks, void* stream);
