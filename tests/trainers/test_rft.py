@@ -246,6 +246,16 @@ def test_a_reward_may_begin_afresh(finished: Path, base: str, tmp_path: Path) ->
     assert (folder / "round_02" / name).read_bytes() != (finished / "round_02" / name).read_bytes()
 
 
+def test_without_held_out_prompts_the_training_prompts_are_measured_and_that_is_said(base: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    rft_trainer(base, folder, reward_eval_fraction=0.0, stop_after="round_01/policy", **QUICK).train()
+    done = json.loads((folder / "round_01/policy/done.json").read_text())
+    assert done["measured_on"] == "training prompts"
+    (row,) = read_jsonl(folder / "metrics.jsonl")
+    assert "reward/accuracy" not in row
+    assert "policy/reward_after" in row
+
+
 def test_preferences_join_the_reward(base: str, tmp_path: Path) -> None:
     rows = [
         {"prompt": row["prompt"], "chosen": row["completion"], "rejected": " a a a"}
