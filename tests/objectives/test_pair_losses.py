@@ -130,7 +130,7 @@ def test_masked_pairs_change_nothing(kind: str) -> None:
     loss, stats = mean_pair_loss(kind, real, generated, beta=0.5, mask=mask, normalizer=torch.tensor(8))
     loss.backward()
     alone, alone_stats = mean_pair_loss(kind, real.detach()[mask], generated.detach()[mask], beta=0.5)
-    assert float(loss) == pytest.approx(float(alone) * 2 / 8, rel=1e-6)
+    assert loss.item() == pytest.approx(float(alone) * 2 / 8, rel=1e-6)
     assert real.grad is not None
     assert float(real.grad[1]) == 0
     assert float(stats["count"]) == 2
