@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from rlsft.data.collators import DemonstrationCollator
@@ -231,6 +232,7 @@ def test_data_parallel_and_autocast_wrappers_see_the_call() -> None:
 
 
 def test_accelerate_mixed_precision_reaches_the_trunk() -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier test of this process may have set another one
     accelerator = Accelerator(cpu=True, mixed_precision="bf16")
     try:
         model = accelerator.prepare_model(tiny_model())
@@ -240,7 +242,7 @@ def test_accelerate_mixed_precision_reaches_the_trunk() -> None:
         assert all(p.grad is not None for p in model.parameters())
     finally:
         accelerator.free_memory()
-        type(accelerator.state)._reset_state(reset_partial_state=True)
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_distributed_data_parallel_reduces_the_gradients(tmp_path: Path) -> None:
