@@ -106,6 +106,8 @@ def test_what_a_checkpoint_lacks_is_explained(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint-2"
     state = json.loads((folder / "irft_state.json").read_text())
     assert (state["number"], state["first_step"], state["own"]) == (0, 0, 6)
+    with pytest.raises(RunError, match=r"made with a train_dataset of 6 rows, and this one has 4"):
+        irft_trainer(tmp_path, rows=demonstrations(4)).train(resume_from_checkpoint=str(folder))
     (folder / "irft_pairs.jsonl").unlink()
     with pytest.raises(RunError, match=r"no irft_pairs.jsonl: it is no IRFT checkpoint"):
         irft_trainer(tmp_path).train(resume_from_checkpoint=str(folder))

@@ -157,12 +157,14 @@ class IRFTBase(RlsftTrainer):
         super()._save_rng_state(output_dir)
         self.finish_step()
         if self.args.should_save and self.rounds is not None:
-            self.rounds.state.save(output_dir)
+            self.rounds.state.save(output_dir, num_rows=len(self.rounds.data))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        state = RoundState.load(resume_from_checkpoint)
-        super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[arg-type]
+        state = None
         if self.rounds is not None:
+            state = RoundState.load(resume_from_checkpoint, num_rows=len(self.rounds.data))
+        super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[arg-type]
+        if self.rounds is not None and state is not None:
             self.rounds.state = state
         step = int(Path(resume_from_checkpoint).name.rpartition("-")[2])
         drop_later(str(self.args.output_dir), step, self.args.process_index)

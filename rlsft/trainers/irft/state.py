@@ -30,24 +30,25 @@ class RoundState:
     held_out: dict[str, list[Pair]] = field(default_factory=dict)
     signals: list[StepSignal] = field(default_factory=list)  # of the round's newest steps
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the state into a checkpoint."""
+    def save(self, folder: str | os.PathLike[str], *, num_rows: int) -> None:
+        """Write the state into a checkpoint; `num_rows` is the size of the data set, whose rows the pairs name."""
         rows: list[dict[str, Any]] = [{"of": "pairs", **pair.to_row()} for pair in self.pairs]
         for age, pairs in enumerate(self.past):
             rows += [{"of": f"past {age}", **pair.to_row()} for pair in pairs]
         for name, pairs in self.held_out.items():
             rows += [{"of": f"held_out {name}", **pair.to_row()} for pair in pairs]
         write_jsonl(Path(folder) / PAIRS_FILE, rows)
-        counters = {"number": self.number, "first_step": self.first_step, "own": self.own}
+        counters = {"number": self.number, "first_step": self.first_step, "own": self.own, "num_rows": num_rows}
         signals = [asdict(signal) for signal in self.signals]
         write_json(Path(folder) / STATE_FILE, {**counters, "past": len(self.past), "signals": signals})
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> RoundState:
+    def load(cls, folder: str | os.PathLike[str], *, num_rows: int) -> RoundState:
         """What `save` wrote, bit for bit.
 
         Raises:
-            RunError: the checkpoint is not one of IRFT, or was made with `save_only_model`.
+            RunError: the checkpoint is not one of IRFT, was made with `save_only_model`, or with a data set of another
+                size, in which its pairs would name other rows.
         """
         for name in (STATE_FILE, PAIRS_FILE):
             if not (Path(folder) / name).is_file():
@@ -56,6 +57,11 @@ class RoundState:
                     "cannot be resumed"
                 )
         values = json.loads((Path(folder) / STATE_FILE).read_text(encoding="utf-8"))
+        if values["num_rows"] != num_rows:
+            raise RunError(
+                f"{folder} was made with a train_dataset of {values['num_rows']} rows, and this one has {num_rows}: "
+                "its pairs would name other demonstrations. Resume with the same data, or take another output_dir"
+            )
         groups: dict[str, list[Pair]] = {"pairs": []}
         for row in read_jsonl(Path(folder) / PAIRS_FILE):
             groups.setdefault(row.pop("of"), []).append(Pair.from_row(row))
