@@ -1,0 +1,1 @@
+"""What the experiments of both papers share: rows on file, intervals over seeds."""
