@@ -175,7 +175,8 @@ class Rollout:
 
 def policy_parts(sizes: Sizes, dtype: torch.dtype) -> Any:
     """Our policy with a value head on its hidden states."""
-    from rlsft.trainers.ppo_value import ActorCritic, ValueModel
+    from rlsft.trainers.ppo.actor_critic import ActorCritic
+    from rlsft.trainers.ppo.value import ValueModel
 
     policy = model_of(sizes, dtype)
     return ActorCritic(policy, ValueModel.shared_with(policy), 128 * 2**20)

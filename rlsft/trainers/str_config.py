@@ -151,7 +151,7 @@ class STRConfig(RlsftArguments):
 
     def ppo_config(self, output_dir: str) -> Any:
         """`PPOConfig` of the policy stage."""
-        from rlsft.trainers.ppo_config import PPOConfig
+        from rlsft.trainers.ppo.config import PPOConfig
 
         own = {
             "learning_rate": self.ppo_learning_rate,

@@ -245,7 +245,7 @@ class STRTrainer:
 
     def _ppo(self, folder: Path) -> dict[str, Any]:
         from rlsft.models import load_causal_lm
-        from rlsft.trainers.ppo import PPOTrainer
+        from rlsft.trainers.ppo.trainer import PPOTrainer
 
         config = self.args.ppo_config(str(folder))
         policy = load_causal_lm(self.sft_model(), dtype=config.dtype, attn_implementation=config.attn_implementation)

@@ -244,7 +244,7 @@ class RFTConfig(RlsftArguments):
 
     def policy_config(self, output_dir: str) -> Any:
         """`PPOConfig` of a round's policy step; `SFTConfig` for weighted_sft."""
-        from rlsft.trainers.ppo_config import PPOConfig
+        from rlsft.trainers.ppo.config import PPOConfig
         from rlsft.trainers.sft import SFTConfig
 
         if self.policy_step == "weighted_sft":

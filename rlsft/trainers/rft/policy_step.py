@@ -48,7 +48,7 @@ def _reinforced(
     chain: RFTTrainer, round_: Round, folder: Path, reward: RewardModel, clock: Clock
 ) -> tuple[Any, Any, dict[str, Any]]:
     """PPO, RLOO or APA: answers drawn by the policy as it changes."""
-    from rlsft.trainers.ppo import PPOTrainer
+    from rlsft.trainers.ppo.trainer import PPOTrainer
 
     score = scorer_of(reward, chain.tokenizer, chain.args)
     reward.eval().requires_grad_(False)
