@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rlsft.trainers.rft.config import RFTConfig
     from rlsft.trainers.rft.trainer import RFTTrainer
     from rlsft.trainers.sft import SFTConfig, SFTTrainer
-    from rlsft.trainers.str_config import STRConfig
-    from rlsft.trainers.str_trainer import STRTrainer
+    from rlsft.trainers.str.config import STRConfig
+    from rlsft.trainers.str.trainer import STRTrainer
 
 _LAZY = {
     "IRFTConfig": "rlsft.trainers.irft.config",
@@ -29,8 +29,8 @@ _LAZY = {
     "RewardTrainer": "rlsft.trainers.reward",
     "SFTConfig": "rlsft.trainers.sft",
     "SFTTrainer": "rlsft.trainers.sft",
-    "STRConfig": "rlsft.trainers.str_config",
-    "STRTrainer": "rlsft.trainers.str_trainer",
+    "STRConfig": "rlsft.trainers.str.config",
+    "STRTrainer": "rlsft.trainers.str.trainer",
 }
 
 __all__ = [
