@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from rlsft.errors import ConfigError, RunError
-from rlsft.trainers import RFTConfig, STRConfig
+from rlsft.trainers import RFTConfig, RFTTrainer, STRConfig, STRTrainer
 from rlsft.trainers.chain.config import ChainConfig
 from rlsft.trainers.chain.stages import Stage, fields_of, settings_of
 from rlsft.trainers.chain.trainer import ChainTrainer
@@ -137,6 +137,16 @@ def test_stage_names_are_checked(tmp_path: Path) -> None:
         ConfigError, match=r"stop_after must be sft, .*\(NN from 01 to 03\) or evaluation, got 'round_4'"
     ):
         RFTConfig(str(tmp_path), rounds=3, stop_after="round_4", use_cpu=True)
+
+
+def test_the_stages_of_the_methods_are_those_their_settings_name(tmp_path: Path) -> None:
+    common: dict[str, Any] = {"use_cpu": True, "reward_eval_fraction": 0.5}
+    chains = [
+        STRTrainer("nowhere", STRConfig(str(tmp_path), **common), ROWS, processing_class=tiny_tokenizer()),
+        RFTTrainer("nowhere", RFTConfig(str(tmp_path), rounds=3, **common), ROWS, processing_class=tiny_tokenizer()),
+    ]
+    for chain in chains:
+        assert [stage.name for stage in chain.stages()] == chain.args.stage_names()
 
 
 def test_run_folders_of_earlier_versions_stay_resumable() -> None:
