@@ -50,7 +50,7 @@ def test_paths_in_the_map_exist() -> None:
 def test_the_example_config_parses(tmp_path: Path) -> None:
     from rlsft.cli.job import JobArguments
     from rlsft.cli.parsing import parse
-    from rlsft.trainers.str_config import STRConfig
+    from rlsft.trainers.str.config import STRConfig
 
     (job, args), _ = parse(
         "str",

@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--length", type=int, help="tokens of a row (256)")
     parser.add_argument("--batch", type=int, help="rows a step (4)")
-    parser.add_argument("--peers", default="", help="only these beside ours, by a part of their name")
+    parser.add_argument("--peers", default="", help="only these beside ours, by name or a part of it; between ;")
     parser.add_argument("--quick", action="store_true", help="a tiny model, one round, no rows")
     parser.add_argument("--child", metavar="PROVIDER", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -82,8 +82,7 @@ def trained(job: str, provider: str, sizes: Sizes, dtype: str, threads: int) -> 
 
 def rows_of(job: str, dtype: str, sizes: Sizes, options: argparse.Namespace) -> list[Row]:
     """Every provider's trainings, in a new order each round, as one row a provider."""
-    parts = [part.strip().lower() for part in options.peers.split(",") if part.strip()]
-    names = [name for name in JOBS[job] if "rlsft" in name or not parts or any(part in name.lower() for part in parts)]
+    names = [name for name in JOBS[job] if "rlsft" in name or is_wanted(name, options.peers, list(JOBS[job]))]
     runs: dict[str, list[Row]] = {name: [] for name in names}
     order, chance = list(names), random.Random(0)
     for _ in range(1 if options.quick else options.rounds):
@@ -94,6 +93,13 @@ def rows_of(job: str, dtype: str, sizes: Sizes, options: argparse.Namespace) -> 
     check_losses(rows, dtype)
     print_table(job, dtype, sizes, rows)
     return rows
+
+
+def is_wanted(name: str, asked: str, names: list[str]) -> bool:
+    """Whether `asked`, parts of names or whole ones between semicolons, takes in `name`; nothing asked is all."""
+    parts = [part.strip().lower() for part in asked.split(";") if part.strip()]
+    whole = {part for part in parts if part in (known.lower() for known in names)}
+    return not parts or name.lower() in whole or any(part in name.lower() for part in parts if part not in whole)
 
 
 def in_child(job: str, name: str, dtype: str, options: argparse.Namespace) -> Row:

@@ -119,13 +119,12 @@ def plain_loop(model: nn.Module, loss_of: Callable[[int], Tensor], sizes: Sizes)
 
 
 # ---- pairs: IRFT on given pairs is DPO -----------------------------------------------------------------------------
-def pairs_ours(sizes: Sizes, dtype: torch.dtype, folder: str) -> Timeline:
+def pairs_ours(sizes: Sizes, dtype: torch.dtype, folder: str, **changes: Any) -> Timeline:
     from rlsft import IRFTConfig, IRFTTrainer
 
     clock = Clock()
-    args = IRFTConfig(
-        folder, **common(sizes, refresh="none", rounds=1, epochs_per_round=1, beta=0.1, show_progress=False)
-    )
+    dpo = {"refresh": "none", "rounds": 1, "epochs_per_round": 1, "beta": 0.1, "show_progress": False}
+    args = IRFTConfig(folder, **common(sizes, **dpo, **changes))
     return timed(
         IRFTTrainer(
             model_of(sizes, dtype), args, pairs(sizes), processing_class=tokenizer_of(sizes), callbacks=[clock]
@@ -175,7 +174,8 @@ class Rollout:
 
 def policy_parts(sizes: Sizes, dtype: torch.dtype) -> Any:
     """Our policy with a value head on its hidden states."""
-    from rlsft.trainers.ppo_value import ActorCritic, ValueModel
+    from rlsft.trainers.ppo.actor_critic import ActorCritic
+    from rlsft.trainers.ppo.value import ValueModel
 
     policy = model_of(sizes, dtype)
     return ActorCritic(policy, ValueModel.shared_with(policy), 128 * 2**20)
@@ -262,6 +262,7 @@ JOBS: dict[str, dict[str, Job]] = {
     },
     "pairs": {
         "rlsft IRFTTrainer": pairs_ours,
+        "rlsft IRFTTrainer, checkpointing": partial(pairs_ours, gradient_checkpointing=True),
         "TRL DPOTrainer": pairs_trl,
         "TRL DPOTrainer, its defaults": partial(pairs_trl, gradient_checkpointing=True),
         "TRL DPOTrainer, reference ahead": partial(pairs_trl, precompute_ref_log_probs=True),

@@ -68,7 +68,7 @@ def _compare(args: Any) -> int:
 
     from rlsft.artifacts import write_json, write_text
     from rlsft.evaluation import compare, load_kpi, write_generations
-    from rlsft.trainers.str_data import demonstrations, held_out_prompts
+    from rlsft.trainers.chain.rows import demonstrations, held_out_prompts
 
     kpi = load_kpi(args.kpi) if args.kpi else None  # a typo costs a second here and minutes after sampling
     data = load_data(args.data, "test", JobArguments(column_map=args.column_map))

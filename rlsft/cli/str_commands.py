@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlsft.cli.job import JobArguments, resolve_model, train_and_eval
-from rlsft.cli.parsing import parse
+from rlsft.cli.chain_run import ChainCommand
 from rlsft.errors import ConfigError
 
 # The main job, sized for ten minutes on two CPU cores. LoRA in bfloat16 on a 135M model; eager attention because it
@@ -93,55 +90,12 @@ def run_str(argv: Sequence[str]) -> int:
 
 
 def _run(command: str, argv: Sequence[str], defaults: Mapping[str, Any], description: str) -> int:
-    from rlsft.trainers.str_config import STRConfig
+    from rlsft.trainers.str.config import STRConfig
+    from rlsft.trainers.str.evaluation import summary_renderables
+    from rlsft.trainers.str.trainer import STRTrainer
 
-    (job, args), flags = parse(command, [JobArguments, STRConfig], argv, description=description, defaults=defaults)
-    job.require("model", "train_data")
-    quiet_libraries()
-    model = resolve_model(job.model, args.dtype)
-    train, held_out = train_and_eval(job)
-    if flags.dry_run:
-        from rlsft.cli.train_commands import dry_run
-
-        return dry_run(model, train, args, job)
-    from rlsft.models import load_tokenizer
-    from rlsft.trainers.str_trainer import STRTrainer
-
-    start = time.perf_counter()
-    tokenizer = load_tokenizer(model, pad_token=job.pad_token)
-    trainer = STRTrainer(model=model, args=args, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer)
-    result = trainer.train()
-    if result is None:
-        print(f"stopped after stage {args.stop_after}; results so far are in {args.output_dir}")
-        return 0
-    show(result, time.perf_counter() - start)
-    return 0
-
-
-def show(result: Any, seconds: float) -> None:
-    """The tables of a finished run on the terminal."""
-    from rich.console import Console
-
-    from rlsft.trainers.str_evaluation import summary_renderables
-
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    for part in summary_renderables(result.output_dir):
-        console.print(part)
-    console.print(f"\nAll of it is in {result.output_dir} (report.html, plots/, evaluation/); {seconds / 60:.1f} min.")
-
-
-def quiet_libraries() -> None:
-    """Leave the terminal to our own progress: transformers' and datasets' bars and notices off."""
-    import warnings
-
-    import datasets
-    import transformers
-
-    # of transformers about itself: nothing that a user of the command line could change
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    chain = ChainCommand(command, description, STRConfig, STRTrainer, summary_renderables, defaults=defaults)
+    return chain.run(argv)
 
 
 def _take_size(argv: list[str]) -> tuple[str, list[str]]:

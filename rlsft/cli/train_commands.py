@@ -32,7 +32,8 @@ def run(command: str, argv: Sequence[str]) -> int:
             from rlsft.trainers.irft.schedule import plan
 
             print(plan(args, len(train)))
-        return dry_run(model, train, args, job)
+        dry_run(model, train, args, job)
+        return 0
     extra = {"reward_model": resolve_reward(job.reward_model, args)} if command == "ppo" else {}
     trainer = trainer_class(
         model=model,
@@ -87,7 +88,11 @@ def finish(trainer: Any, args: Any) -> int:
 
 
 def dry_run(model: str, train: Any, args: Any, job: JobArguments) -> int:
-    """Decoded examples with their loss mask, lengths, what would be cut, memory and time; trains nothing."""
+    """Decoded examples with their loss mask, lengths, what would be cut, memory and time; trains nothing.
+
+    Returns:
+        Tokens of the longest sequence that training would see.
+    """
     from rich.console import Console
 
     from rlsft.data import preview
@@ -103,18 +108,20 @@ def dry_run(model: str, train: Any, args: Any, job: JobArguments) -> int:
         truncate_prompt=args.truncate_prompt,
     )
     console.print(shown)
+    longest = min(args.max_length or 1024, shown.longest)
     console.print(
         estimate_training(
             model,
             batch_size=getattr(args, "sequences_per_batch", args.per_device_train_batch_size),
-            sequence_length=min(args.max_length or 1024, shown.longest),
+            sequence_length=longest,
             lora_r=args.lora_r if args.use_peft else None,
             dtype=args.dtype,
+            gradient_checkpointing=bool(args.gradient_checkpointing),
             num_examples=min(len(train), getattr(args, "sft_max_examples", 0) or len(train)),
             num_epochs=_passes(args),
         )
     )
-    return 0
+    return longest
 
 
 def _passes(args: Any) -> float:

@@ -34,6 +34,7 @@ class TrainingEstimate:
     gradient_bytes: int
     optimizer_bytes: int
     activation_bytes: int
+    checkpointed_activation_bytes: int  # with gradient_checkpointing, whether or not it is on
     logits_bytes_avoided: int  # what full float32 logits and their gradient would have taken
     flops_per_step: float
     seconds_per_step: float
@@ -58,6 +59,7 @@ class TrainingEstimate:
             ("optimizer state", format_bytes(self.optimizer_bytes)),
             ("activations (rough)", format_bytes(self.activation_bytes)),
             ("peak memory (estimate)", format_bytes(self.total_bytes)),
+            *self._advice(),
             ("logits never built", format_bytes(self.logits_bytes_avoided)),
             ("arithmetic a step", f"{self.flops_per_step:.2e} operations"),
             ("time a step (estimate)", format_seconds(self.seconds_per_step)),
@@ -65,6 +67,18 @@ class TrainingEstimate:
         if self.total_seconds is not None:
             rows.append((f"time for {self.num_steps:,} steps (estimate)", format_seconds(self.total_seconds)))
         return rows
+
+    def _advice(self) -> list[tuple[str, str]]:
+        """What recomputing activations would save, where it is off."""
+        saved = self.activation_bytes - self.checkpointed_activation_bytes
+        if saved <= 0:
+            return []
+        return [
+            (
+                "peak with gradient_checkpointing=True",
+                f"{format_bytes(self.total_bytes - saved)}, a third more arithmetic",
+            )
+        ]
 
     def __rich__(self) -> Any:
         """A two-column table for a terminal."""
@@ -133,6 +147,7 @@ def estimate_training(
         gradient_bytes=gradient_bytes,
         optimizer_bytes=2 * gradient_bytes,  # AdamW keeps two moments in the dtype of the parameter
         activation_bytes=_activation_bytes(module, tokens, gradient_checkpointing),
+        checkpointed_activation_bytes=_activation_bytes(module, tokens, True),
         logits_bytes_avoided=2 * 4 * tokens * lm_head_of(module).weight.shape[0],
         flops_per_step=flops,
         seconds_per_step=flops / (speed * _MODEL_EFFICIENCY),

@@ -8,29 +8,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlsft.trainers.irft.config import IRFTConfig
     from rlsft.trainers.irft.trainer import IRFTTrainer
-    from rlsft.trainers.ppo import PPOTrainer
-    from rlsft.trainers.ppo_config import PPOConfig
+    from rlsft.trainers.ppo.config import PPOConfig
+    from rlsft.trainers.ppo.trainer import PPOTrainer
     from rlsft.trainers.reward import RewardTrainer
     from rlsft.trainers.reward_config import RewardConfig
     from rlsft.trainers.rft.config import RFTConfig
     from rlsft.trainers.rft.trainer import RFTTrainer
     from rlsft.trainers.sft import SFTConfig, SFTTrainer
-    from rlsft.trainers.str_config import STRConfig
-    from rlsft.trainers.str_trainer import STRTrainer
+    from rlsft.trainers.str.config import STRConfig
+    from rlsft.trainers.str.trainer import STRTrainer
 
 _LAZY = {
     "IRFTConfig": "rlsft.trainers.irft.config",
     "IRFTTrainer": "rlsft.trainers.irft.trainer",
-    "PPOConfig": "rlsft.trainers.ppo_config",
-    "PPOTrainer": "rlsft.trainers.ppo",
+    "PPOConfig": "rlsft.trainers.ppo.config",
+    "PPOTrainer": "rlsft.trainers.ppo.trainer",
     "RFTConfig": "rlsft.trainers.rft.config",
     "RFTTrainer": "rlsft.trainers.rft.trainer",
     "RewardConfig": "rlsft.trainers.reward_config",
     "RewardTrainer": "rlsft.trainers.reward",
     "SFTConfig": "rlsft.trainers.sft",
     "SFTTrainer": "rlsft.trainers.sft",
-    "STRConfig": "rlsft.trainers.str_config",
-    "STRTrainer": "rlsft.trainers.str_trainer",
+    "STRConfig": "rlsft.trainers.str.config",
+    "STRTrainer": "rlsft.trainers.str.trainer",
 }
 
 __all__ = [

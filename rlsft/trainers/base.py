@@ -255,6 +255,14 @@ def last_checkpoint(folder: str | Path) -> Path | None:
     return max(found)[1] if found else None
 
 
+def trained_tokens(trainer: Trainer) -> int:
+    """Tokens the trainer saw, as its log says."""
+    for entry in reversed(trainer.state.log_history):
+        if "num_tokens" in entry:
+            return int(entry["num_tokens"])
+    return 0
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether `error` means that no space is left, also where a library reports it in words only."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -44,6 +44,9 @@ def test_dry_run_shows_the_plan(config: Path, capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert "2 round(s), refresh=shards: 4 to 5 answers and 2 to 4 optimizer steps of 4 pairs a round, 6 steps" in out
     assert "time for 5 steps (estimate)" in out
+    assert "peak with gradient_checkpointing=True" in out
+    assert main(["irft", "--config", str(config), "--dry_run", "--gradient_checkpointing", "true"]) == 0
+    assert "peak with gradient_checkpointing=True" not in capsys.readouterr().out
     assert not (config.parent / "run").exists()
 
 

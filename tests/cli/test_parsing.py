@@ -11,7 +11,7 @@ import pytest
 from rlsft.cli.job import JobArguments
 from rlsft.cli.parsing import parse
 from rlsft.errors import ConfigError
-from rlsft.trainers.str_config import STRConfig
+from rlsft.trainers.str.config import STRConfig
 
 
 def parsed(*argv: str, defaults: dict[str, Any] | None = None) -> tuple[JobArguments, STRConfig]:

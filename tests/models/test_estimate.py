@@ -44,6 +44,10 @@ def test_checkpointing_trades_memory_for_arithmetic() -> None:
         for flag in (False, True)
     )
     assert saving.activation_bytes < plain.activation_bytes / 2
+    assert plain.checkpointed_activation_bytes == saving.activation_bytes
+    advice = dict(plain.rows())["peak with gradient_checkpointing=True"]
+    assert advice.startswith(dict(saving.rows())["peak memory (estimate)"])
+    assert "peak with gradient_checkpointing=True" not in dict(saving.rows())
     assert saving.flops_per_step == pytest.approx(plain.flops_per_step * 8 / 6)
 
 

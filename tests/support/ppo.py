@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from rlsft.trainers.ppo import PPOTrainer
-from rlsft.trainers.ppo_config import PPOConfig
+from rlsft.trainers.ppo.config import PPOConfig
+from rlsft.trainers.ppo.trainer import PPOTrainer
 from tests.support.models import tiny_model, tiny_tokenizer
 
 PROMPTS = [

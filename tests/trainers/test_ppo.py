@@ -17,7 +17,8 @@ from rlsft.errors import ConfigError, DataError, ModelError, RunError
 from rlsft.models import add_lora
 from rlsft.rewards import RewardModel
 from rlsft.rollouts import Completion, TransformersEngine
-from rlsft.trainers.ppo_value import ActorCritic, ValueModel
+from rlsft.trainers.ppo.actor_critic import ActorCritic
+from rlsft.trainers.ppo.value import ValueModel
 from tests.support.models import tiny_model, tiny_tokenizer
 from tests.support.ppo import LORA, PROMPTS, assert_equal_states, e_share, parameters_of, ppo_trainer, rows_of
 from tests.support.rewarding import tiny_classifier

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from rlsft.errors import ConfigError
-from rlsft.trainers.ppo_config import PPOConfig
-from rlsft.trainers.ppo_schedule import PPOSchedule
+from rlsft.trainers.ppo.config import PPOConfig
+from rlsft.trainers.ppo.schedule import PPOSchedule
 
 
 def config(tmp_path: Path, **settings: Any) -> PPOConfig:

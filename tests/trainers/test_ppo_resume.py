@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rlsft.errors import RunError
-from rlsft.trainers.ppo_value import ValueModel
+from rlsft.trainers.ppo.value import ValueModel
 from tests.support.models import tiny_model
 from tests.support.ppo import LORA, assert_equal_states, ppo_trainer, rows_of
 

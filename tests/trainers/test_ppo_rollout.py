@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from rlsft.rollouts import Completion, RolloutBatch, pad_rollouts
-from rlsft.trainers.ppo_config import PPOConfig
-from rlsft.trainers.ppo_metrics import KLWatch, health
-from rlsft.trainers.ppo_rollout import ExperienceMaker, importance_weights, token_kl
+from rlsft.trainers.ppo.config import PPOConfig
+from rlsft.trainers.ppo.metrics import KLWatch, health
+from rlsft.trainers.ppo.rollout import ExperienceMaker
+from rlsft.trainers.ppo.shaping import importance_weights, token_kl
 
 PAD = 2  # also the end token
 
@@ -109,7 +110,7 @@ def test_whitening_over_ranks_equals_one_process(tmp_path: Any) -> None:
             return torch.cat([tensor, other] if rank == 0 else [other, tensor])
 
         one = maker(tmp_path, whiten_scores=True, whiten_rewards=True)
-        one.gather, one.rank = gather, rank
+        one.shaper.gather, one.shaper.rank = gather, rank
         return one.shape_rewards(parts[rank], 0.1), said
 
     heard: list[list[torch.Tensor] | None] = [None, None]

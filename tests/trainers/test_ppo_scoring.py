@@ -12,7 +12,7 @@ import torch
 from rlsft.data import encode_prompt
 from rlsft.errors import ConfigError, RunError
 from rlsft.rewards import RewardModel, score_texts
-from rlsft.trainers.ppo_scoring import Answers, Scorer
+from rlsft.trainers.ppo.scoring import Answers, Scorer
 from tests.support.models import tiny_tokenizer
 from tests.support.rewarding import tiny_classifier
 

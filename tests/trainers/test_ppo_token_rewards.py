@@ -13,8 +13,8 @@ from rlsft.errors import ConfigError, RunError
 from rlsft.models import load_causal_lm
 from rlsft.rewards import ImplicitReward
 from rlsft.rollouts import RolloutBatch
-from rlsft.trainers.ppo_rollout import placed_scores
-from rlsft.trainers.ppo_scoring import Answers, Scorer
+from rlsft.trainers.ppo.scoring import Answers, Scorer
+from rlsft.trainers.ppo.shaping import placed_scores
 from tests.support.models import tiny_model, tiny_tokenizer
 from tests.support.ppo import assert_equal_states, e_share, letter_model, letter_tokenizer, ppo_trainer, rows_of
 from tests.trainers.test_ppo_rollout import PLAIN, batch, maker

@@ -19,7 +19,7 @@ from rlsft.rewards import RewardModel, score_texts
 from rlsft.trainers import RFTConfig, RFTTrainer
 from rlsft.trainers.base import last_checkpoint
 from rlsft.trainers.callbacks import RunInterrupted
-from rlsft.trainers.ppo_rollout import ExperienceMaker
+from rlsft.trainers.ppo.rollout import ExperienceMaker
 from rlsft.trainers.rft.monitors import Clock, round_row, write_row
 from rlsft.trainers.rft.rows import prompts_of_round
 from rlsft.trainers.rft.scores import BASELINE, centered_reward, policy_prompts

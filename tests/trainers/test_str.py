@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 from rlsft.artifacts import read_jsonl
 from rlsft.errors import ConfigError, DataError, RunError
 from rlsft.trainers import STRConfig, STRTrainer
+from rlsft.trainers.chain.rows import held_out_prompts, refuse_shared_prompts
 from rlsft.trainers.run_dir import RunDirectory
-from rlsft.trainers.str_data import held_out_prompts, refuse_shared_prompts
-from rlsft.trainers.str_evaluation import reward_line
+from rlsft.trainers.str.evaluation import reward_line
 from tests.support.models import tiny_model, tiny_tokenizer
 
 WORDS = ["we", "went", "to", "the", "park", "and", "played", "football", "with", "the", "children"]

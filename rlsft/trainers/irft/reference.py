@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rlsft.models import completion_logprobs, evaluation_mode, without_adapter
 from rlsft.trainers.irft.config import IRFTConfig
-from rlsft.trainers.ppo_rollout import is_fresh_adapter
+from rlsft.trainers.ppo.reference import is_fresh_adapter
 
 
 def answer_logprobs(

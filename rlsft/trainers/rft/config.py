@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rlsft.errors import ConfigError
-from rlsft.trainers.arguments import RlsftArguments, at_least, between, one_of
-from rlsft.trainers.chain import as_mapping, refuse_stage_fields, stage_config
-from rlsft.trainers.rft.stages import check_stage
+from rlsft.trainers.arguments import at_least, between, one_of
+from rlsft.trainers.chain.config import ChainConfig
+from rlsft.trainers.rft.stages import stage_names
 
 PolicyStep = Literal["ppo", "apa", "rloo", "weighted_sft"]
 POLICY_STEPS = ("ppo", "apa", "rloo", "weighted_sft")
 
 
 @dataclass
-class RFTConfig(RlsftArguments):
+class RFTConfig(ChainConfig):
     """Configuration of `RFTTrainer` (arXiv 2405.17888): SFT, then `rounds` of samples -> reward -> policy, evaluation.
 
     `sft_*`, `sample_*`, `reward_*`, `policy_*` and `eval_*` belong to one stage. `sft_args`, `reward_args` and
@@ -29,10 +29,6 @@ class RFTConfig(RlsftArguments):
         ConfigError: a value is out of range or two settings contradict each other; the message names the field.
     """
 
-    language: str = field(default="en", metadata={"help": "language of the text: en, ja or zh"})
-    kpi: str | None = field(
-        default=None, metadata={"help": "module:function(prompt, completion, reference) -> float, your own score"}
-    )
     rounds: int = field(default=2, metadata={"help": "rounds of samples -> reward -> policy, T in the paper"})
     share_trunk: bool | None = field(
         default=None,
@@ -41,19 +37,9 @@ class RFTConfig(RlsftArguments):
             "Unset: on with LoRA. It changes no result."
         },
     )
-    # -- supervised stage
-    skip_sft: bool = field(default=False, metadata={"help": "the model is already fine-tuned: use it as it is"})
-    sft_max_examples: int = field(default=0, metadata={"help": "demonstrations used for SFT; 0 = all"})
-    sft_num_train_epochs: float = field(default=1.0, metadata={"help": "passes over the SFT demonstrations"})
-    sft_learning_rate: float = field(default=3e-5, metadata={"help": "SFT learning rate (LoRA likes 2e-4)"})
-    sft_args: dict[str, Any] | str | None = field(default=None, metadata={"help": "further SFTConfig fields, as JSON"})
     # -- samples
     sample_prompts: int = field(default=256, metadata={"help": "prompts a round, the next ones every round"})
     samples_per_prompt: int = field(default=2, metadata={"help": "answers of the policy to each of them"})
-    sample_temperature: float = field(default=1.0, metadata={"help": "1 = the policy itself, as the method assumes"})
-    sample_top_p: float = field(default=1.0, metadata={"help": "nucleus; 1 = all tokens, as the method assumes"})
-    sample_batch_size: int = field(default=64, metadata={"help": "sequences decoded together"})
-    max_completion_length: int = field(default=64, metadata={"help": "tokens an answer may have, everywhere"})
     # -- reward
     pair_loss: Literal["logistic", "linear"] = field(
         default="logistic",
@@ -71,8 +57,6 @@ class RFTConfig(RlsftArguments):
         default=True,
         metadata={"help": "learn the reward from the pairs of all rounds so far: no swinging from round to round"},
     )
-    reward_num_train_epochs: float = field(default=1.0, metadata={"help": "passes over a round's pairs"})
-    reward_learning_rate: float = field(default=3e-5, metadata={"help": "reward learning rate"})
     reward_eval_fraction: float = field(
         default=0.1, metadata={"help": "share of prompts held out of the rewards, to measure them and the policy"}
     )
@@ -84,9 +68,6 @@ class RFTConfig(RlsftArguments):
     )
     preference_data: str | None = field(
         default=None, metadata={"help": "file of prompt/chosen/rejected rows, for preference_weight > 0"}
-    )
-    reward_args: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "further RewardConfig fields, as JSON"}
     )
     # -- policy
     policy_step: PolicyStep = field(
@@ -127,27 +108,15 @@ class RFTConfig(RlsftArguments):
     policy_args: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "further PPOConfig fields (weighted_sft: SFTConfig fields), as JSON"}
     )
-    # -- evaluation
-    eval_prompts: int = field(default=128, metadata={"help": "held-out prompts of the final table"})
-    eval_temperature: float = field(default=0.8, metadata={"help": "temperature of the compared answers; 0 = greedy"})
-    eval_top_p: float = field(default=0.95, metadata={"help": "nucleus of the compared answers"})
-    # -- the run
-    redo: str | None = field(
-        default=None, metadata={"help": "make this stage and what follows again: sft, round_01/reward, …, evaluation"}
-    )
-    stop_after: str | None = field(default=None, metadata={"help": "end after this stage"})
+
+    trained_stages = ("sft", "reward", "policy")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("sft_args", "reward_args", "policy_args"):
-            setattr(self, name, as_mapping(name, getattr(self, name)))
-        refuse_stage_fields(self, ("sft", "reward", "policy"))
         self._check_choices()
         self._check_numbers()
         self._check_preferences()
         self._check_step()
-        for name in ("redo", "stop_after"):
-            check_stage(name, getattr(self, name), self.rounds)
         if self.share_trunk and not self.use_peft:
             raise ConfigError(
                 "share_trunk=True needs use_peft=True: without adapters policy and reward change the weights that they "
@@ -166,15 +135,14 @@ class RFTConfig(RlsftArguments):
 
     def _check_numbers(self) -> None:
         for name in (
-            "rounds", "sample_prompts", "samples_per_prompt", "sample_batch_size", "max_completion_length",
-            "policy_epochs", "policy_episodes", "policy_batch_size", "policy_mini_batches", "eval_prompts",
+            "policy_epochs", "policy_episodes", "policy_batch_size", "policy_mini_batches",
         ):  # fmt: skip
             at_least(name, getattr(self, name), 1, "it is a count")
         at_least("policy_samples_per_prompt", self.policy_samples_per_prompt, 1, "it is a count", optional=True)
         at_least("kl_coef", self.kl_coef, 0, "a negative weight would push the policy away from the reference")
         for name in ("demonstration_weight", "preference_weight"):
             at_least(name, getattr(self, name), 0, "it is a weight")
-        between("reward_eval_fraction", self.reward_eval_fraction, 0.0, 0.9)
+        between("reward_eval_fraction", self.reward_eval_fraction, 0.0, 0.9)  # of its prompts something must be left
         if not self.weight_cap > 0:
             raise ConfigError(f"weight_cap must be > 0, got {self.weight_cap!r}")
 
@@ -216,14 +184,16 @@ class RFTConfig(RlsftArguments):
         """Answers to a prompt in an iteration of the policy step."""
         return self.policy_samples_per_prompt or (4 if self.policy_step == "rloo" else 1)
 
+    def stage_names(self) -> list[str]:
+        """Every stage of a run in its order, by its folder; a round has three."""
+        return stage_names(self.rounds)
+
+    def _stages_in_words(self) -> str:
+        return (
+            f"sft, round_NN/samples, round_NN/reward, round_NN/policy (NN from 01 to {self.rounds:02d}) or evaluation"
+        )
+
     # ---- the configs of the single stages --------------------------------------------------------------------------
-    def sft_config(self, output_dir: str) -> Any:
-        """`SFTConfig` of the first stage."""
-        from rlsft.trainers.sft import SFTConfig
-
-        own = {"num_train_epochs": self.sft_num_train_epochs, "learning_rate": self.sft_learning_rate}
-        return self._stage(SFTConfig, output_dir, own, self.sft_args)
-
     def reward_config(self, output_dir: str) -> Any:
         """`RewardConfig` of a round's reward."""
         from rlsft.trainers.reward import RewardConfig
@@ -240,16 +210,16 @@ class RFTConfig(RlsftArguments):
             # gradient of a step is the same
             own["per_device_train_batch_size"] = self.per_device_train_batch_size // 2
             own["gradient_accumulation_steps"] = self.gradient_accumulation_steps * 2
-        return self._stage(RewardConfig, output_dir, own, self.reward_args)
+        return self.stage_config(RewardConfig, output_dir, own, self.reward_args)
 
     def policy_config(self, output_dir: str) -> Any:
         """`PPOConfig` of a round's policy step; `SFTConfig` for weighted_sft."""
-        from rlsft.trainers.ppo_config import PPOConfig
+        from rlsft.trainers.ppo.config import PPOConfig
         from rlsft.trainers.sft import SFTConfig
 
         if self.policy_step == "weighted_sft":
             passes = {"num_train_epochs": float(self.policy_epochs), "learning_rate": self.policy_learning_rate}
-            return self._stage(SFTConfig, output_dir, passes, self.policy_args)
+            return self.stage_config(SFTConfig, output_dir, passes, self.policy_args)
         own: dict[str, Any] = {
             "learning_rate": self.policy_learning_rate,
             "total_episodes": self.policy_episodes,
@@ -265,8 +235,4 @@ class RFTConfig(RlsftArguments):
             "generation_batch_size": self.sample_batch_size,
             "num_sample_generations": 0,
         }
-        return self._stage(PPOConfig, output_dir, own, self.policy_args)
-
-    def _stage(self, cls: type, output_dir: str, own: dict[str, Any], extra: Any) -> Any:
-        # a file of its own for every stage: the steps of each round start at one
-        return stage_config(self, cls, output_dir, own | {"metrics_path": None}, extra)
+        return self.stage_config(PPOConfig, output_dir, own, self.policy_args)

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlsft.evaluation import sample_answers, sequence_kl
+from rlsft.evaluation import sequence_kl
 from rlsft.rewards import RewardModel
-from rlsft.rollouts import TransformersEngine
-from rlsft.trainers.base import last_checkpoint
-from rlsft.trainers.chain import trained_tokens
+from rlsft.trainers.base import last_checkpoint, trained_tokens
 from rlsft.trainers.rft.monitors import Clock
 from rlsft.trainers.rft.scores import centered_reward, policy_prompts, scorer_of
 from rlsft.trainers.rft.weighted import effective_share, log_ratios_of, weighted_rows
@@ -48,7 +46,7 @@ def _reinforced(
     chain: RFTTrainer, round_: Round, folder: Path, reward: RewardModel, clock: Clock
 ) -> tuple[Any, Any, dict[str, Any]]:
     """PPO, RLOO or APA: answers drawn by the policy as it changes."""
-    from rlsft.trainers.ppo import PPOTrainer
+    from rlsft.trainers.ppo.trainer import PPOTrainer
 
     score = scorer_of(reward, chain.tokenizer, chain.args)
     reward.eval().requires_grad_(False)
@@ -130,17 +128,8 @@ def measure(
     prompts = [row["prompt"] for row in samples]
     args, tokenizer = chain.args, chain.tokenizer
     with clock.timed("generation"):
-        answers = sample_answers(
-            TransformersEngine(policy, tokenizer, batch_size=args.sample_batch_size),
-            tokenizer,
-            prompts,
-            model="policy",
-            sampling=chain.sampling(round_.number, held_out=held_out),
-            num_samples=args.samples_per_prompt,
-            max_prompt_length=chain.max_prompt_length(),
-            system_prompt=args.system_prompt,
-            truncate_prompt=args.truncate_prompt,
-        )
+        sampling = chain.sampling(round_.number, held_out=held_out)
+        answers = chain.answers(policy, prompts, label="policy", sampling=sampling, num_samples=args.samples_per_prompt)
     with clock.timed("scoring"):
         repeated = [prompt for prompt in prompts for _ in range(args.samples_per_prompt)]
         after = scorer_of(reward, tokenizer, args)(repeated, [g.completion for g in answers.generations])

@@ -11,8 +11,7 @@ import datasets
 from rlsft.artifacts import read_jsonl, write_jsonl
 from rlsft.errors import DataError
 from rlsft.rewards.split import split_by_prompt
-from rlsft.trainers.base import last_checkpoint
-from rlsft.trainers.chain import trained_tokens
+from rlsft.trainers.base import last_checkpoint, trained_tokens
 from rlsft.trainers.reward import RewardTrainer
 from rlsft.trainers.rft.monitors import Clock, oscillation_warning
 from rlsft.trainers.rft.pairs import demonstration_pairs, encode_pairs, joint_rows

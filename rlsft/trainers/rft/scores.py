@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rlsft.data import completion_text
 from rlsft.rewards import RewardModel
-from rlsft.trainers.ppo_scoring import Answers, ModelReward
+from rlsft.trainers.ppo.scoring import Answers, ModelReward
 
 BASELINE = "reward_baseline"  # the column of a policy step's prompts that its reward subtracts
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from rlsft.artifacts import jsonable, read_jsonl, write_text
-from rlsft.errors import ConfigError
-from rlsft.models import freed_memory_kept, release_freed_memory
+from rlsft.artifacts import read_jsonl
 from rlsft.rewards.split import split_by_prompt
-from rlsft.trainers.chain import fine_tune
+from rlsft.rollouts import SamplingParams
+from rlsft.trainers.chain.evaluation import comparison_of
+from rlsft.trainers.chain.rows import chosen, distinct_prompts
+from rlsft.trainers.chain.stages import Stage
+from rlsft.trainers.chain.trainer import ChainTrainer, Scorer
 from rlsft.trainers.rft.config import RFTConfig
+from rlsft.trainers.rft.evaluation import rounds_of
 from rlsft.trainers.rft.models import RunModels
 from rlsft.trainers.rft.monitors import Clock, round_row, write_row
+from rlsft.trainers.rft.policy_step import Round, improve_policy
+from rlsft.trainers.rft.reward_step import learn_reward
 from rlsft.trainers.rft.rows import preference_rows, prompts_of_round
-from rlsft.trainers.rft.stages import TITLES, fields_of, part_of, round_name, stage_names
-from rlsft.trainers.run_dir import RunDirectory, fingerprint
-from rlsft.trainers.str_data import chosen, demonstrations, distinct_prompts, hold_out, refuse_shared_prompts, rows_hash
+from rlsft.trainers.rft.scores import scorer_of
+from rlsft.trainers.rft.stages import FIELDS, PARTS, TITLES, part_of, round_name
+from rlsft.trainers.run_dir import fingerprint
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class RFTResult:
     rounds: list[dict[str, Any]]
 
 
-class RFTTrainer:
+class RFTTrainer(ChainTrainer[RFTConfig, RFTResult]):
     """Fine-tune a causal LM from demonstrations with a reward learned from them (arXiv 2405.17888, algorithm 1).
 
     After SFT, `args.rounds` times: the policy answers prompts; a reward model learns to score their demonstrations
@@ -54,6 +57,8 @@ class RFTTrainer:
     go on from those that are finished (`redo="evaluation"` makes the table again).
     """
 
+    method = "RFT"
+
     def __init__(
         self,
         model: str | Path,
@@ -65,154 +70,88 @@ class RFTTrainer:
         preference_dataset: Any = None,
         callbacks: Sequence[Any] | None = None,
     ) -> None:
-        from rlsft.models import load_tokenizer
-
-        if not isinstance(model, (str, Path)):
-            raise ConfigError(
-                f"model must be a folder, because each stage loads it afresh, got {type(model).__name__}; "
-                "save it with save_pretrained first"
-            )
-        self.model = str(model)
-        self.args = args
-        self.train_rows = demonstrations(train_dataset, "train_dataset")
-        if eval_dataset is not None:
-            self.eval_rows = demonstrations(eval_dataset, "eval_dataset")
-        else:
-            self.train_rows, self.eval_rows = hold_out(self.train_rows)
-        refuse_shared_prompts(self.train_rows, self.eval_rows)
+        super().__init__(model, args, train_dataset, eval_dataset, processing_class, callbacks=callbacks)
         self.preferences = preference_rows(preference_dataset, args.preference_data, args.preference_weight)
-        self.tokenizer = processing_class if processing_class is not None else load_tokenizer(self.model)
-        self.callbacks = list(callbacks or [])
-        if args.kpi:
-            from rlsft.evaluation import load_kpi
-
-            load_kpi(args.kpi)  # a typo in it should cost a second now, not the whole run
-        self.max_prompt_length()
-        self.run = RunDirectory(args.output_dir)
-        self.models = RunModels(self.base_model(), args)
+        self.models = RunModels(self.sft_model(), args)
         # once for the whole run: a prompt that measures the reward is never learned from, in any round
         self._reward_rows, self._held_out_rows = split_by_prompt(
             distinct_prompts(self.train_rows), args.reward_eval_fraction, seed=args.seed
         )
 
-    # ---- the chain -------------------------------------------------------------------------------------------------
-    def train(self) -> RFTResult | None:
-        """Run every stage that is not finished yet; None when `stop_after` ended the chain early.
+    def stages(self) -> list[Stage]:
+        """SFT; samples, reward and policy of each round; evaluation."""
+        rounds = [stage for number in range(1, self.args.rounds + 1) for stage in self._stages_of(number)]
+        return [self.sft_stage(), *rounds, self.evaluation_stage()]
 
-        Raises:
-            RunError: the output directory is in use, holds something else, or was made with other settings.
-        """
-        stages = stage_names(self.args.rounds)
-        with self.run as run, freed_memory_kept(self.args.keep_freed_memory and self.args.device.type == "cpu"):
-            self._write_config()
-            for place, stage in enumerate(stages):
-                redo = self.args.redo is not None and place >= stages.index(self.args.redo)
-                settings = self.settings_of(stage)
-                if run.begin(stage, settings, redo=redo):
-                    self._announce(place, len(stages), TITLES[part_of(stage)[1]])
-                    with run.timed(stage):
-                        facts = self._make(stage, run.stage_dir(stage))
-                    run.finish(stage, settings, **facts)
-                    gc.collect()
-                    release_freed_memory()
-                else:
-                    self._announce(place, len(stages), "finished earlier, reused")
-                if part_of(stage)[1] == "policy":
-                    self._record_round(part_of(stage)[0])
-                if stage == self.args.stop_after:
-                    return None
-            from rlsft.trainers.rft.evaluation import result_of
+    def _stages_of(self, number: int) -> list[Stage]:
+        preferred = {"preference_rows": fingerprint({"rows": self.preferences})} if self.preferences else {}
+        makers: dict[str, Any] = {"samples": self._samples, "reward": self._reward, "policy": self._policy}
+        return [
+            Stage(
+                f"{round_name(number)}/{part}", TITLES[part], FIELDS[part], partial(makers[part], number=number),
+                preferred if part == "reward" else {},
+            )
+            for part in PARTS
+        ]  # fmt: skip
 
-            return result_of(run.path)
-
-    def _make(self, stage: str, folder: Path) -> dict[str, Any]:
-        number, part = part_of(stage)
-        return getattr(self, f"_{part}")(folder, number) if number else getattr(self, f"_{part}")(folder)
-
-    def _announce(self, place: int, count: int, text: str) -> None:
-        """One line a stage, on standard error like all progress."""
-        if self.args.show_progress is not False:
-            stage = stage_names(self.args.rounds)[place]
-            Console(stderr=True).print(f"[{place + 1}/{count}] {stage}: {text}", markup=False)
-
-    def settings_of(self, stage: str) -> dict[str, Any]:
-        """Everything that decides the stage's result: its own fields, the shared ones, the data and earlier stages."""
-        stages = stage_names(self.args.rounds)
-        names = fields_of(stage, iter(type(self.args).__dataclass_fields__))
-        settings = {name: getattr(self.args, name) for name in names}
-        place = stages.index(stage)
-        if place == 0:
-            settings |= {"model": self.model, "train_data": rows_hash(self.train_rows)}
-        else:
-            settings["stages_before"] = fingerprint(self.settings_of(stages[place - 1]))
-        if part_of(stage)[1] == "reward" and self.preferences:
-            settings["preference_rows"] = fingerprint({"rows": self.preferences})
-        if stage == "evaluation":
-            settings["eval_data"] = rows_hash(self.eval_rows)
-        return jsonable(settings)
+    def after(self, stage: Stage) -> None:
+        """The round's row in metrics.jsonl and run.json, once its policy is there."""
+        number, part = part_of(stage.name)
+        if part != "policy":
+            return
+        done = [self.run.done(f"{round_name(number)}/{name}") for name in PARTS]
+        row = round_row(number, done[1], done[2], done)
+        write_row(self.args.metrics_file, row)
+        self.run.record(rounds={round_name(number): row})
 
     # ---- stages ----------------------------------------------------------------------------------------------------
-    def _sft(self, folder: Path) -> dict[str, Any]:
-        if self.args.skip_sft:
-            return {"num_examples": 0}
-        rows = self.train_rows[: self.args.sft_max_examples or None]
-        held_out = self.eval_rows[-max(1, self.args.eval_prompts // 4) :] if self.eval_rows else []
-        return fine_tune(
-            self.model, self.args.sft_config(str(folder)), rows, held_out,
-            tokenizer=self.tokenizer, callbacks=self.callbacks, target=folder / "model",
-        )  # fmt: skip
-
     def _samples(self, folder: Path, number: int) -> dict[str, Any]:
-        from rlsft.rollouts import TransformersEngine
-        from rlsft.trainers.str_sampling import sample_responses
-
-        args, clock = self.args, Clock()
+        clock = Clock()
         train, held_out = self.prompts_of(number)
-        engine = TransformersEngine(self.current_policy(number), self.tokenizer, batch_size=args.sample_batch_size)
+        policy = self.current_policy(number)
         found = []
         with clock.timed("generation"):
             for name, rows in (("samples.jsonl", train), ("held_out.jsonl", held_out)):
-                found += sample_responses(
-                    engine,
-                    self.tokenizer,
-                    rows,
-                    sampling=self.sampling(number, held_out=name == "held_out.jsonl"),
-                    num_samples=args.samples_per_prompt,
-                    path=folder / name,
-                    prompts_per_call=max(1, 4 * args.sample_batch_size // args.samples_per_prompt),
-                    max_prompt_length=self.max_prompt_length(),
-                    system_prompt=args.system_prompt,
-                    truncate_prompt=args.truncate_prompt,
-                    language=args.language,
-                    keep_token_ids=True,
-                    show_progress=args.show_progress,
-                )
+                sampling = self.sampling(number, held_out=name == "held_out.jsonl")
+                found += self.draw_samples(policy, rows, folder / name, sampling, keep_token_ids=True)
         tokens = sum(sum(row["num_tokens"]) for row in found)
         return {"num_prompts": len(found), "num_tokens": tokens, "seconds": clock.rounded()}
 
     def _reward(self, folder: Path, number: int) -> dict[str, Any]:
-        from rlsft.trainers.rft.reward_step import learn_reward
-
         return learn_reward(self, folder, number)
 
     def _policy(self, folder: Path, number: int) -> dict[str, Any]:
-        from rlsft.trainers.rft.policy_step import Round, improve_policy
-
         samples, held_out = self.samples_of(number)
         of_reward = self.run.stage_dir(f"{round_name(number)}/reward")
         scores, held_out_scores = (read_jsonl(of_reward / f"{name}scores.jsonl") for name in ("", "held_out_"))
         return improve_policy(self, Round(number, samples, held_out, scores, held_out_scores), folder)
 
-    def _evaluation(self, folder: Path) -> dict[str, Any]:
-        from rlsft.trainers.rft.evaluation import evaluate_run
+    # ---- the evaluation --------------------------------------------------------------------------------------------
+    def compared_policies(self) -> tuple[Any, Any]:
+        """The SFT policy and that of the last round."""
+        return self.models.policy(), self.models.policy(self.policy_folder(self.args.rounds))
 
-        return evaluate_run(self, folder)
+    def scorer(self) -> Scorer:
+        """The reward of the last round, for the final table."""
+        return scorer_of(self.models.reward(self.reward_folder(self.args.rounds)), self.tokenizer, self.args)
+
+    def publish(self, folder: Path) -> Path:
+        """Write policy and reward of the last round as plain folders; returns the policy's."""
+        number = self.args.rounds
+        self.models.export_policy(self.policy_folder(number), folder / "model", self.tokenizer)
+        self.models.export_reward(self.reward_folder(number), self.run.path / "reward_model", self.tokenizer)
+        return folder / "model"
+
+    def result(self) -> RFTResult:
+        """The table and the monitors of the finished run.
+
+        Raises:
+            RunError: the evaluation stage has not finished.
+        """
+        folder = self.run.path
+        return RFTResult(folder, comparison_of(folder), rounds_of(folder))
 
     # ---- what stages share -----------------------------------------------------------------------------------------
-    def base_model(self) -> str:
-        """Folder of the SFT policy: round 1 starts from it, and the rewards do."""
-        return self.model if self.args.skip_sft else str(self.run.stage_dir("sft") / "model")
-
     def policy_folder(self, number: int) -> Path | None:
         """The policy after round `number`; None = the base model, which round 0 stands for."""
         return self.run.stage_dir(f"{round_name(number)}/policy") / "model" if number else None
@@ -245,41 +184,6 @@ class RFTTrainer:
         held_out = folder / "held_out.jsonl"
         return read_jsonl(folder / "samples.jsonl"), read_jsonl(held_out) if held_out.exists() else []
 
-    def sampling(self, number: int, *, held_out: bool) -> Any:
+    def sampling(self, number: int, *, held_out: bool) -> SamplingParams:
         """How the answers of a round are drawn: a random stream for every round and either kind of prompts."""
-        from rlsft.rollouts import SamplingParams
-
-        return SamplingParams(
-            temperature=self.args.sample_temperature,
-            top_p=self.args.sample_top_p,
-            max_new_tokens=self.args.max_completion_length,
-            seed=1_000_003 * self.args.seed + 2 * number + int(held_out),
-        )
-
-    def max_prompt_length(self) -> int:
-        """Tokens a prompt may have so that its answer still fits."""
-        room = (self.args.max_length or 1024) - self.args.max_completion_length
-        if room < 1:
-            raise ConfigError(
-                f"max_length ({self.args.max_length}) leaves no room for a prompt beside max_completion_length "
-                f"({self.args.max_completion_length})"
-            )
-        return room
-
-    def _record_round(self, number: int) -> None:
-        """The round's row in metrics.jsonl and run.json."""
-        done = [self.run.done(f"{round_name(number)}/{part}") for part in ("samples", "reward", "policy")]
-        row = round_row(number, done[1], done[2], done)
-        write_row(self.args.metrics_file, row)
-        self.run.record(rounds={round_name(number): row})
-
-    def _write_config(self) -> None:
-        import yaml
-        from transformers import TrainingArguments
-
-        inherited = TrainingArguments.__dataclass_fields__
-        names = [name for name in RFTConfig.__dataclass_fields__ if name not in inherited]
-        values = {name: getattr(self.args, name) for name in [*names, "output_dir", "seed"]}
-        text = yaml.safe_dump(jsonable(values), sort_keys=False, allow_unicode=True)
-        write_text(self.run.path / "rlsft_config.yaml", text)
-        self.run.record(model=self.model, seed=self.args.seed, method="RFT", num_train_examples=len(self.train_rows))
+        return self.sampling_for_reward(1_000_003 * self.args.seed + 2 * number + int(held_out))

@@ -1,4 +1,4 @@
-"""The sampling stage of STR: m answers a prompt, written as they come, so that a stopped run goes on where it was."""
+"""Answers to prompts, written as they come, so that a stopped run goes on where it was."""
 
 from __future__ import annotations
 

@@ -15,20 +15,22 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from rlsft.errors import ConfigError
-from rlsft.models import disable_dropout, lm_head_of, load_causal_lm
-from rlsft.objectives import AdaptiveKLController, FixedKLController, apa_loss
-from rlsft.rollouts import RolloutBatch, RolloutEngine, TransformersEngine
-from rlsft.trainers.ppo_base import PPOBase
-from rlsft.trainers.ppo_config import PPOConfig
-from rlsft.trainers.ppo_guard import RatioGuard, check_same_policy
-from rlsft.trainers.ppo_metrics import KLWatch, add_rollout_metrics, add_update_metrics
-from rlsft.trainers.ppo_prompts import PromptRows, eval_rows
-from rlsft.trainers.ppo_rollout import ExperienceMaker, Reference, Rollouts, forward_inputs, token_kl
-from rlsft.trainers.ppo_schedule import PPOSchedule
-from rlsft.trainers.ppo_scoring import Scorer, check_reward
-from rlsft.trainers.ppo_value import ActorCritic, PolicyOutputs, ValueModel, value_model_for
+from rlsft.models import disable_dropout, lm_head_of
+from rlsft.rollouts import RolloutBatch, RolloutEngine
+from rlsft.trainers.ppo.actor_critic import ActorCritic, PolicyOutputs
+from rlsft.trainers.ppo.base import PPOBase
+from rlsft.trainers.ppo.building import experience_maker, kl_controller, loaded
+from rlsft.trainers.ppo.config import PPOConfig
+from rlsft.trainers.ppo.guard import RatioGuard, check_same_policy
+from rlsft.trainers.ppo.losses import apa_regression_loss, clipped_loss
+from rlsft.trainers.ppo.metrics import KLWatch, add_rollout_metrics, add_update_metrics
+from rlsft.trainers.ppo.prompts import PromptRows, eval_rows
+from rlsft.trainers.ppo.reference import Reference
+from rlsft.trainers.ppo.rollout import Rollouts, forward_inputs
+from rlsft.trainers.ppo.schedule import PPOSchedule
+from rlsft.trainers.ppo.shaping import token_kl
+from rlsft.trainers.ppo.value import ValueModel, value_model_for
 from rlsft.trainers.preparation import adapt, length_limit, tokenizer_for
-from rlsft_kernels import policy_value_loss
 
 
 class PPOTrainer(PPOBase):
@@ -87,7 +89,7 @@ class PPOTrainer(PPOBase):
         if reward_model is None:
             raise ConfigError("reward_model is missing: PPO needs a RewardModel, its folder, or reward functions")
         tokenizer = tokenizer_for(model, processing_class)
-        policy = _loaded(model, args)
+        policy = loaded(model, args)
         value = value_model_for(policy, value_model, kind=None if args.advantage == "rloo" else args.value_model)
         policy = adapt(policy, args, peft_config, "CAUSAL_LM")
         lm_head_of(policy)  # says at once when the head is of a kind that the loss cannot use
@@ -104,7 +106,7 @@ class PPOTrainer(PPOBase):
         if self.schedule is not None and args.max_steps <= 0:
             args.max_steps = self.schedule.max_steps
         actor_critic = ActorCritic(policy, value, args.logits_memory_mb * 2**20)
-        reference = Reference(policy, None if ref_model is None else _loaded(ref_model, args))
+        reference = Reference(policy, None if ref_model is None else loaded(ref_model, args))
         super().__init__(
             model=actor_critic,
             args=args,
@@ -116,49 +118,14 @@ class PPOTrainer(PPOBase):
             callbacks=callbacks,
             optimizers=optimizers,
         )
-        self._build_maker(actor_critic, reference, reward_model, reward_processing_class, engine, max_length)
-        self.kl_control = _kl_controller(args)
+        self.maker = experience_maker(
+            args, actor_critic, reference, tokenizer, max_length,
+            reward=reward_model, reward_tokenizer=reward_processing_class, engine=engine, accelerator=self.accelerator,
+        )  # fmt: skip
+        self.kl_control = kl_controller(args)
         self._kl_watch = KLWatch()
         self._checked_ratio = False
         self._step_ratio = torch.zeros(2)  # sum of the ratios of a step, and their number
-
-    def _build_maker(
-        self,
-        actor_critic: ActorCritic,
-        reference: Reference,
-        reward: Any,
-        reward_tokenizer: Any,
-        engine: Any,
-        length: int,
-    ) -> None:
-        args = self.args
-        if reference.model is not None:
-            reference.model.to(args.device)
-        check_reward(reward, actor_critic)
-        scorer = Scorer(
-            reward,
-            reward_tokenizer if reward_tokenizer is not None else self.processing_class,
-            weights=args.reward_weights,
-            batch_size=args.local_rollout_forward_batch_size or args.per_device_eval_batch_size,
-            max_length=args.max_length or length,
-            system_prompt=args.system_prompt,
-            device=args.device,
-        )
-        if scorer.token_level:
-            args.check_token_rewards()
-        if engine is None:
-            stops = _stop_token_ids(args.stop_token, self.processing_class)
-            engine = TransformersEngine(
-                actor_critic.policy,
-                self.processing_class,
-                batch_size=args.generation_batch_size,
-                stop_token_ids=stops,
-            )
-        self.maker = ExperienceMaker(
-            args, actor_critic, reference, engine, scorer, self.processing_class,
-            max_length=length, autocast=self.accelerator.autocast, gather=self.accelerator.gather,
-            rank=args.process_index,
-        )  # fmt: skip
 
     def _install_callbacks(self) -> None:
         self.ratio_guard = RatioGuard(self._mean_ratio, self.args.ratio_threshold)
@@ -243,59 +210,13 @@ class PPOTrainer(PPOBase):
         out: PolicyOutputs = model(**forward_inputs(inputs))
         self._check_first_ratio(out, inputs)
         normalizer = None if num_items_in_batch is None else num_items_in_batch.clamp(min=1)
-        loss_of = self._apa_loss if self.args.policy_loss == "apa" else self._clipped_loss
-        loss, stats = loss_of(out, inputs, normalizer)
+        loss_of = apa_regression_loss if self.args.policy_loss == "apa" else clipped_loss
+        loss, stats = loss_of(out, inputs, self.args, normalizer)
         add_update_metrics(self.stats, stats)
         self._step_ratio += torch.stack([stats["ratio_mean"] * stats["count"], stats["count"]]).float()
         if num_items_in_batch is not None:
             loss = self.scale_loss(loss)
         return (loss, {}) if return_outputs else loss
-
-    def _clipped_loss(
-        self, out: PolicyOutputs, inputs: RolloutBatch, normalizer: Tensor | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """PPO's clipped policy and value loss."""
-        args = self.args
-        old_logprobs, advantages = inputs.need("old_logprobs", "advantages")
-        has_value = out.values is not None
-        return policy_value_loss(
-            out.logprobs,
-            old_logprobs,
-            advantages,
-            out.values,
-            inputs.values if has_value else None,
-            inputs.returns if has_value else None,
-            inputs.completion_mask,
-            clip_low=args.cliprange,
-            clip_high=args.cliprange,
-            dual_clip=args.dual_clip,
-            value_clip=args.cliprange_value,
-            vf_coef=args.vf_coef,
-            entropy=out.entropy,
-            entropy_coef=args.entropy_coef,
-            normalizer=normalizer,
-        )
-
-    def _apa_loss(
-        self, out: PolicyOutputs, inputs: RolloutBatch, normalizer: Tensor | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """APA's regression of the log-ratio to the reference on the advantage, and the value loss."""
-        args = self.args
-        old_logprobs, ref_logprobs, advantages = inputs.need("old_logprobs", "ref_logprobs", "advantages")
-        return apa_loss(
-            out.logprobs,
-            ref_logprobs,
-            advantages,
-            inputs.completion_mask,
-            beta=args.kl_coef,
-            old_logprobs=old_logprobs,
-            values=out.values,
-            returns=inputs.returns,
-            vf_coef=args.vf_coef,
-            entropy=out.entropy,
-            entropy_coef=args.entropy_coef,
-            normalizer=normalizer,
-        )
 
     def _check_first_ratio(self, out: PolicyOutputs, batch: RolloutBatch) -> None:
         if self._checked_ratio:
@@ -347,24 +268,3 @@ class PPOTrainer(PPOBase):
         for name in [name for name, value in logs.items() if isinstance(value, float) and not math.isfinite(value)]:
             del logs[name]
         super().log(logs, start_time)
-
-
-def _loaded(model: str | os.PathLike[str] | nn.Module, args: PPOConfig) -> nn.Module:
-    if isinstance(model, nn.Module):
-        return model
-    return load_causal_lm(model, dtype=args.dtype, attn_implementation=args.attn_implementation)
-
-
-def _stop_token_ids(stop_token: str | None, tokenizer: Any) -> list[int] | None:
-    if stop_token is None or stop_token == "eos":
-        return None
-    ids = tokenizer(stop_token, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1:
-        raise ConfigError(f"stop_token={stop_token!r} must be one token of the tokenizer, but it is {len(ids)} tokens")
-    return list(ids)
-
-
-def _kl_controller(args: PPOConfig) -> Any:
-    if args.kl_ctrl == "adaptive":
-        return AdaptiveKLController(args.kl_coef, target=args.kl_target, horizon=args.kl_horizon)
-    return FixedKLController(args.kl_coef)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlsft.trainers.ppo_rollout import Rollouts, token_kl
+from rlsft.trainers.ppo.rollout import Rollouts
+from rlsft.trainers.ppo.shaping import token_kl
 from rlsft.trainers.running import RunningStats
 
 logger = logging.getLogger(__name__)

@@ -6,40 +6,25 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rlsft.errors import ConfigError
-from rlsft.trainers.arguments import RlsftArguments
-from rlsft.trainers.chain import as_mapping, refuse_stage_fields, stage_config
+from rlsft.trainers.arguments import at_least
+from rlsft.trainers.chain.config import ChainConfig
 
 STAGES = ("sft", "samples", "ranked", "reward", "ppo", "evaluation")
 
 
 @dataclass
-class STRConfig(RlsftArguments):
+class STRConfig(ChainConfig):
     """Configuration of `STRTrainer` (arXiv 2402.18284): SFT -> sample -> rank -> reward model -> PPO -> evaluation.
 
     Fields named `sft_*`, `sample_*`, `rank_*`, `reward_*`, `ppo_*` and `eval_*` belong to one stage. `sft_args`,
     `reward_args` and `ppo_args` set any further field of that stage's own config.
     """
 
-    language: str = field(default="en", metadata={"help": "language of the text: en, ja or zh"})
-    kpi: str | None = field(
-        default=None,
-        metadata={"help": "module:function(prompt, completion, reference) -> float, your own score"},
-    )
-    # -- supervised stage
-    skip_sft: bool = field(
-        default=False, metadata={"help": "the model is already fine-tuned: use it as the SFT policy as it is"}
-    )
-    sft_max_examples: int = field(default=0, metadata={"help": "demonstrations used for SFT; 0 = all"})
-    sft_num_train_epochs: float = field(default=1.0, metadata={"help": "passes over the SFT demonstrations"})
-    sft_learning_rate: float = field(default=3e-5, metadata={"help": "SFT learning rate (LoRA likes 2e-4)"})
-    sft_args: dict[str, Any] | str | None = field(default=None, metadata={"help": "further SFTConfig fields, as JSON"})
     # -- samples
     sample_prompts: int = field(default=256, metadata={"help": "prompts that are answered and ranked"})
     samples_per_prompt: int = field(default=16, metadata={"help": "answers a prompt, m in the paper; at least 2"})
     sample_temperature: float = field(default=0.8, metadata={"help": "temperature of the ranked samples"})
     sample_top_p: float = field(default=0.95, metadata={"help": "nucleus of the ranked samples"})
-    sample_batch_size: int = field(default=64, metadata={"help": "sequences decoded together"})
-    max_completion_length: int = field(default=64, metadata={"help": "tokens an answer may have, everywhere"})
     # -- ranking
     encoder: str | None = field(
         default=None, metadata={"help": "sentence encoder: minilm or a model folder; none = word overlap"}
@@ -66,15 +51,6 @@ class STRConfig(RlsftArguments):
     )
     max_pairs_per_prompt: int = field(default=0, metadata={"help": "cap on pairs a prompt; 0 = all"})
     noise_rate: float = field(default=0.24, metadata={"help": "share of pairs whose low answer gets noise"})
-    # -- reward model
-    reward_num_train_epochs: float = field(default=1.0, metadata={"help": "passes over the ranked pairs"})
-    reward_learning_rate: float = field(default=3e-5, metadata={"help": "reward model learning rate"})
-    reward_eval_fraction: float = field(
-        default=0.1, metadata={"help": "share of prompts held out to measure the reward model"}
-    )
-    reward_args: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "further RewardConfig fields, as JSON"}
-    )
     # -- policy
     ppo_episodes: int = field(default=1024, metadata={"help": "answers sampled in all of PPO"})
     ppo_batch_size: int = field(default=64, metadata={"help": "answers an iteration"})
@@ -91,41 +67,19 @@ class STRConfig(RlsftArguments):
     )
     ppo_args: dict[str, Any] | str | None = field(default=None, metadata={"help": "further PPOConfig fields, as JSON"})
     # -- evaluation
-    eval_prompts: int = field(default=128, metadata={"help": "held-out prompts of the final table"})
-    eval_temperature: float = field(default=0.8, metadata={"help": "temperature of the compared answers; 0 = greedy"})
-    eval_top_p: float = field(default=0.95, metadata={"help": "nucleus of the compared answers"})
     agreement_prompts: int = field(
         default=200, metadata={"help": "held-out prompts of the rank-agreement proxy, at most"}
     )
-    # -- the run
-    redo: str | None = field(
-        default=None, metadata={"help": f"make this stage and what follows again: {', '.join(STAGES)}"}
-    )
-    stop_after: str | None = field(default=None, metadata={"help": "end after this stage"})
+
+    trained_stages = ("sft", "reward", "ppo")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("sft_args", "reward_args", "ppo_args"):
-            setattr(self, name, as_mapping(name, getattr(self, name)))
-        refuse_stage_fields(self, ("sft", "reward", "ppo"))
-        for name in ("redo", "stop_after"):
-            value = getattr(self, name)
-            if value is not None and value not in STAGES:
-                raise ConfigError(f"{name} must be one of {list(STAGES)}, got {value!r}")
         if self.samples_per_prompt < 2:
             raise ConfigError(f"samples_per_prompt must be >= 2 to rank, got {self.samples_per_prompt}")
-        for name in (
-            "sample_prompts",
-            "max_completion_length",
-            "ppo_batch_size",
-            "sample_batch_size",
-            "eval_prompts",
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("noise_rate", "reward_eval_fraction"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        at_least("ppo_batch_size", self.ppo_batch_size, 1, "it counts answers")
+        if not 0.0 <= self.noise_rate < 1.0:
+            raise ConfigError(f"noise_rate must be in [0, 1), got {self.noise_rate}")
         if not 0.0 <= self.damping < 1.0:
             raise ConfigError(f"damping must be in [0, 1), got {self.damping}")
         if self.ppo_episodes < self.ppo_batch_size:
@@ -134,24 +88,25 @@ class STRConfig(RlsftArguments):
                 "which is one iteration"
             )
 
+    def stage_names(self) -> list[str]:
+        """Every stage of a run in its order, by its folder."""
+        return list(STAGES)
+
+    def stage_metrics_path(self) -> str:
+        """All stages log to the run's file."""
+        return str(self.metrics_file)
+
     # ---- the configs of the single stages --------------------------------------------------------------------------
-    def sft_config(self, output_dir: str) -> Any:
-        """`SFTConfig` of the first stage."""
-        from rlsft.trainers.sft import SFTConfig
-
-        own = {"num_train_epochs": self.sft_num_train_epochs, "learning_rate": self.sft_learning_rate}
-        return self._stage_config(SFTConfig, output_dir, own, self.sft_args)
-
     def reward_config(self, output_dir: str) -> Any:
         """`RewardConfig` of the reward stage."""
         from rlsft.trainers.reward import RewardConfig
 
         own = {"num_train_epochs": self.reward_num_train_epochs, "learning_rate": self.reward_learning_rate}
-        return self._stage_config(RewardConfig, output_dir, own, self.reward_args)
+        return self.stage_config(RewardConfig, output_dir, own, self.reward_args)
 
     def ppo_config(self, output_dir: str) -> Any:
         """`PPOConfig` of the policy stage."""
-        from rlsft.trainers.ppo_config import PPOConfig
+        from rlsft.trainers.ppo.config import PPOConfig
 
         own = {
             "learning_rate": self.ppo_learning_rate,
@@ -166,7 +121,7 @@ class STRConfig(RlsftArguments):
             "max_completion_length": self.max_completion_length,
             "whiten_scores": True,
         }
-        return self._stage_config(PPOConfig, output_dir, own, self.ppo_args)
+        return self.stage_config(PPOConfig, output_dir, own, self.ppo_args)
 
     def ranking_options(self) -> dict[str, Any]:
         """Keyword arguments of `rlsft.ranking.rank_responses`, all but the encoder."""
@@ -184,6 +139,3 @@ class STRConfig(RlsftArguments):
             "language": self.language,
             "seed": self.seed,
         }
-
-    def _stage_config(self, cls: type, output_dir: str, own: dict[str, Any], extra: Any) -> Any:
-        return stage_config(self, cls, output_dir, own | {"metrics_path": str(self.metrics_file)}, extra)

@@ -195,13 +195,8 @@ class PPOConfig(RlsftArguments):
         at_least("total_episodes", self.total_episodes, 1, "nothing would be drawn", optional=True)
         at_least("rollout_batch_size", self.rollout_batch_size, 1, "nothing would be drawn", optional=True)
         at_least("generation_batch_size", self.generation_batch_size, 1, "it counts answers")
-        at_least(
-            "local_rollout_forward_batch_size",
-            self.local_rollout_forward_batch_size,
-            1,
-            "it counts answers",
-            optional=True,
-        )
+        chunk = self.local_rollout_forward_batch_size
+        at_least("local_rollout_forward_batch_size", chunk, 1, "it counts answers", optional=True)
         at_least("num_sample_generations", self.num_sample_generations, 0, "it is a count")
         if not self.temperature > 0:
             raise ConfigError(f"temperature must be > 0 to explore, got {self.temperature!r}")

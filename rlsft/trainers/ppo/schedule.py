@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlsft.trainers.ppo_config import PPOConfig
+from rlsft.trainers.ppo.config import PPOConfig
 
 _PROMPTS, _ROWS = 1, 2  # which of the independent random streams
 

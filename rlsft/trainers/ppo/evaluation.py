@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from rlsft.rollouts import RolloutBatch
-from rlsft.trainers.ppo_metrics import health
-from rlsft.trainers.ppo_prompts import PromptRows
-from rlsft.trainers.ppo_rollout import ExperienceMaker, Rollouts, token_kl
+from rlsft.trainers.ppo.metrics import health
+from rlsft.trainers.ppo.prompts import PromptRows
+from rlsft.trainers.ppo.rollout import ExperienceMaker, Rollouts
+from rlsft.trainers.ppo.shaping import token_kl
 
 
 def draw_held_out(maker: ExperienceMaker, rows: PromptRows, *, seed: int, rank: int, num_ranks: int) -> Rollouts | None:

@@ -16,7 +16,7 @@ from rlsft.artifacts import atomic_path, write_json
 from rlsft.errors import RunError
 from rlsft.models import is_lora, unwrap
 from rlsft.rollouts import RolloutBatch
-from rlsft.trainers.ppo_value import ValueModel
+from rlsft.trainers.ppo.value import ValueModel
 
 STATE_FILE = "rl_state.json"
 VALUE_FOLDER = "value_model"

@@ -1,4 +1,4 @@
-"""The rows of an STR run: demonstrations in one form, distinct prompts, seeded choices, nothing on both sides."""
+"""The rows of a chain: demonstrations in one form, distinct prompts, seeded choices, nothing on both sides."""
 
 from __future__ import annotations
 

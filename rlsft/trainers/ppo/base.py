@@ -17,12 +17,12 @@ from rlsft.errors import ConfigError
 from rlsft.models import merge_lora
 from rlsft.rollouts import RolloutBatch
 from rlsft.trainers.base import RlsftTrainer
-from rlsft.trainers.ppo_config import PPOConfig
-from rlsft.trainers.ppo_evaluation import draw_held_out, evaluate_policy
-from rlsft.trainers.ppo_prompts import PromptRows, eval_rows, write_completions
-from rlsft.trainers.ppo_rollout import ExperienceMaker, Rollouts
-from rlsft.trainers.ppo_schedule import PPOSchedule
-from rlsft.trainers.ppo_state import (
+from rlsft.trainers.ppo.config import PPOConfig
+from rlsft.trainers.ppo.evaluation import draw_held_out, evaluate_policy
+from rlsft.trainers.ppo.prompts import PromptRows, eval_rows, write_completions
+from rlsft.trainers.ppo.rollout import ExperienceMaker, Rollouts
+from rlsft.trainers.ppo.schedule import PPOSchedule
+from rlsft.trainers.ppo.state import (
     VALUE_FOLDER,
     buffer_file,
     load_policy,
@@ -32,7 +32,7 @@ from rlsft.trainers.ppo_state import (
     save_rollouts,
     save_state,
 )
-from rlsft.trainers.ppo_value import ValueModel
+from rlsft.trainers.ppo.value import ValueModel
 
 
 class PPOBase(RlsftTrainer):
