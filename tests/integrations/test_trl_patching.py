@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import rlsft.integrations.trl as bridge
 from rlsft.errors import RunError
@@ -270,6 +271,19 @@ class Partitioned:
         self._release()
 
 
+class NeedsOfBackward(TorchDispatchMode):
+    """Notes which gradients (hidden, weight, bias, ...) the op's backward is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.needs: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.rlsft.linear_logprob_backward.default:
+            self.needs.append(list(args[-2]))
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize("outputs", [tuple(FIELDS), ("log_probs",)])
 def test_zero3_gathers_the_head_again_in_the_backward(
     outputs: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
@@ -298,6 +312,8 @@ def test_zero3_with_a_frozen_head_and_a_logged_entropy_costs_no_weight_gradient(
     shard.weight.requires_grad_(False), shard.bias.requires_grad_(False)
     with shard.gather(shard.weight, shard.bias):
         values = FusedHead().apply(shard.hidden, shard.weight, shard.bias, targets(), *TAIL, ("entropy",))
-    values[0].sum().backward()
+    with NeedsOfBackward() as seen:
+        values[0].sum().backward()
+    assert seen.needs == [[True, False, False, False, False]]
     assert shard.hidden.grad is not None
     assert shard.weight.grad is None

@@ -98,6 +98,33 @@ def test_bfloat16_trains_alike(tmp_path: Path) -> None:
         assert mine["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=2e-2)
 
 
+@pytest.mark.parametrize("name", ["dpo", "grpo"])
+def test_only_labelled_positions_reach_the_head(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL computes the head of prompts and padding as well on a CPU; nobody reads the result."""
+    tokens: list[tuple[int, int]] = []  # (rows of the head, labels)
+    apply = FusedHead.apply
+
+    def counted(self: FusedHead, hidden: Any, *args: Any) -> Any:
+        tokens[-1] = (len(hidden), *tokens[-1][1:])
+        return apply(self, hidden, *args)
+
+    monkeypatch.setattr(FusedHead, "apply", counted)
+    tokens.append((0, 0))
+    with bridge.patched(quiet=True):
+        trainer = trl_runs.RUNS[name](trl_runs.saved_model(tmp_path / "model"), tmp_path / "ours")
+        forward = trainer.model.forward
+
+        def noted(*args: Any, **inputs: Any) -> Any:
+            if inputs.get("fused_lm_head"):
+                tokens.append((0, int((inputs["labels"][:, 1:] != -100).sum())))
+            return forward(*args, **inputs)
+
+        trainer.model.forward = noted
+        trainer.train()
+    assert len(tokens) > trl_runs.STEPS
+    assert all(rows == labels > 0 for rows, labels in tokens[1:])
+
+
 def test_a_trainer_made_before_the_patch_uses_our_head_too(tmp_path: Path, calls: list[Any]) -> None:
     model = trl_runs.saved_model(tmp_path / "model")
     expected = trl_runs.history(trl_runs.sft(model, tmp_path / "theirs"))
