@@ -81,7 +81,7 @@ def score_rows(
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
     collate = DemonstrationCollator(pad_token_id)
     device = next(reward_model.parameters()).device
-    scores = np.empty(len(rows), dtype=np.float64)
+    scores = np.full(len(rows), np.nan)
     with torch.no_grad(), evaluation_mode(reward_model):
         for start in range(0, len(order), batch_size):
             chunk = order[start : start + batch_size]

@@ -60,10 +60,7 @@ def test_mixed_up_rows_get_their_own_rewards_and_chats_are_texts() -> None:
 
 
 def test_equal_answers_get_equal_rewards_and_empty_ones_nothing() -> None:
-    same = RankReward()(["p"] * 4, ["I like rice.", "I like rice.", "Football.", " "])
-    assert same[0] == same[1]
-    assert sorted(same)[:2] == [0.0, 0.0]  # type: ignore[type-var]
-    assert same[0] == 0.75
+    assert RankReward()(["p"] * 4, ["I like rice.", " ", "I like rice.", "Football."]) == [0.75, 0.0, 0.75, 0.0]
     assert RankReward()(["p", "p", "q", "q"], ["a", "", "b", "b"]) == [None, None, 0.5, 0.5]
     assert RankReward()(["p"], ["alone"]) == [None]
 
