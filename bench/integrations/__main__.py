@@ -4,7 +4,8 @@
     python -m bench.integrations --table docs/trl_table.md          # from the rows on file, measures nothing
 
 A step's time is that between the ends of two steps, so that it holds everything: generation, references, forward,
-backward, optimizer. Peak memory is the high-water mark of the process's pages, weights, optimizer and libraries
+backward, optimizer. Beside the clock's stand CPU seconds, which on one thread say what a step costs whoever else uses
+the machine (`--threads 1 --no-clock`). Peak memory is the high-water mark of the process's pages, weights, optimizer and libraries
 included. Before and after must start from the same loss.
 """
 
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--memory-budget", type=int, default=0, help="MiB of logits to keep, see patch()")
     for name in ("length", "batch", "steps"):
         parser.add_argument(f"--{name}", type=int, help=f"default {getattr(SHAPE, name)}")
-    parser.add_argument("--memory-only", action="store_true", help="rows without times, for a busy machine")
+    parser.add_argument("--no-clock", action="store_true", help="rows without times by the clock, for a busy machine")
     parser.add_argument("--quick", action="store_true", help="a tiny model, one round, no rows")
     parser.add_argument("--table", metavar="FILE", help="write the table of the latest rows into FILE, measure nothing")
     parser.add_argument("--child", metavar="VARIANT", help=argparse.SUPPRESS)
@@ -86,6 +87,7 @@ def trained(job: str, variant: str, sizes: Sizes, options: argparse.Namespace) -
     ends = timeline.ended
     return {
         "step_seconds": [round(after - before, 4) for before, after in pairwise(ends)],
+        "step_cpu_seconds": [round(after - before, 4) for before, after in pairwise(timeline.ended_cpu)],
         "whole_seconds": round(ends[-1] - timeline.began, 4),
         "peak_mib": round(read_status("VmHWM") / MIB, 1),
         "first_loss": timeline.losses[0],
@@ -121,12 +123,14 @@ def in_child(job: str, name: str, dtype: str, sizes: Sizes, options: argparse.Na
 
 def row_of(job: str, name: str, dtype: str, sizes: Sizes, options: argparse.Namespace, runs: list[Row]) -> Row:
     """The medians of a variant's trainings."""
-    is_timed = not options.memory_only
+    is_timed = not options.no_clock
     steps = [run["step_seconds"] for run in runs]
+    cpu = [run["step_cpu_seconds"] for run in runs]
     return {
         "op": f"integrations.trl_{job}", "provider": name, "dtype": dtype, "threads": options.threads, **asdict(sizes),
         "memory_budget_mib": options.memory_budget, "step_seconds": steps if is_timed else [],
         "step_median": median(step for run in steps for step in run) if is_timed else None,
+        "step_cpu_seconds": cpu, "step_cpu_median": median(step for run in cpu for step in run),
         "peak_mib": median(run["peak_mib"] for run in runs), "first_loss": runs[0]["first_loss"],
         "peer_version": version_of("trl"), **machine_facts(),
     }  # fmt: skip
@@ -146,6 +150,8 @@ def print_pair(job: str, dtype: str, sizes: Sizes, rows: list[Row]) -> None:
     if before["step_median"] is not None:
         ratio = before["step_median"] / after["step_median"]
         print(f"{before['step_median']:.2f} -> {after['step_median']:.2f} s a step ({ratio:.2f}x), ", end="")
+    cpu = before["step_cpu_median"] / after["step_cpu_median"]
+    print(f"{before['step_cpu_median']:.2f} -> {after['step_cpu_median']:.2f} CPU s ({cpu:.2f}x), ", end="")
     share = after["peak_mib"] / before["peak_mib"]
     print(f"{before['peak_mib']:.0f} -> {after['peak_mib']:.0f} MiB ({share:.2f}x)", flush=True)
 
