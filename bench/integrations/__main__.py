@@ -5,8 +5,8 @@
 
 A step's time is that between the ends of two steps, so that it holds everything: generation, references, forward,
 backward, optimizer. Beside the clock's stand CPU seconds, which on one thread say what a step costs whoever else uses
-the machine (`--threads 1 --no-clock`). Peak memory is the high-water mark of the process's pages, weights, optimizer and libraries
-included. Before and after must start from the same loss.
+the machine (`--threads 1 --no-clock`). Peak memory is the high-water mark of the process's pages, weights, optimizer
+and libraries included. Before and after must start from the same loss.
 """
 
 from __future__ import annotations
