@@ -25,7 +25,7 @@ ALLOWED = {
     "rewards": {"models", "data", "metrics", "objectives"},
     "rollouts": {"models", "data"},
     "evaluation": {"metrics", "text", "ranking", "rewards", "rollouts", "models", "data"},
-    "integrations": {"data", "models", "objectives", "ranking", "rewards"},
+    "integrations": {"text", "data", "models", "objectives", "ranking", "rewards"},
     "trainers": {
         "text", "metrics", "objectives", "data", "models", "ranking", "rewards", "rollouts", "evaluation",
     },
