@@ -25,6 +25,7 @@ ALLOWED = {
     "rewards": {"models", "data", "metrics", "objectives"},
     "rollouts": {"models", "data"},
     "evaluation": {"metrics", "text", "ranking", "rewards", "rollouts", "models", "data"},
+    "integrations": {"text", "data", "models", "objectives", "ranking", "rewards"},
     "trainers": {
         "text", "metrics", "objectives", "data", "models", "ranking", "rewards", "rollouts", "evaluation",
     },

@@ -22,10 +22,11 @@ LEARNING_RATE = 1e-5
 
 @dataclass
 class Timeline:
-    """When a training began, when each of its steps ended, and the losses of the steps."""
+    """When a training began, when each of its steps ended, by the clock and in CPU seconds, and the losses."""
 
     began: float = 0.0
     ended: list[float] = field(default_factory=list)
+    ended_cpu: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
 
@@ -40,6 +41,7 @@ class Clock(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.timeline.ended.append(time.perf_counter())
+        self.timeline.ended_cpu.append(time.process_time())
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:

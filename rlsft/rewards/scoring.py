@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,10 +62,26 @@ def score_texts(
         _encoded(number, prompt, completion, tokenizer, options)
         for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
     ]
+    return score_rows(
+        reward_model, rows, pad_token_id=tokenizer.pad_token_id, batch_size=batch_size, normalized=normalized,
+        on_batch=on_batch,
+    )  # fmt: skip
+
+
+def score_rows(
+    reward_model: RewardModel,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    pad_token_id: int,
+    batch_size: int = 32,
+    normalized: bool = False,
+    on_batch: Callable[[int], None] | None = None,
+) -> NDArray[np.float64]:
+    """`score_texts` of rows of `input_ids` + `completion_mask` at hand; float64 [n]."""
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
-    collate = DemonstrationCollator(tokenizer.pad_token_id)
+    collate = DemonstrationCollator(pad_token_id)
     device = next(reward_model.parameters()).device
-    scores = np.empty(len(rows), dtype=np.float64)
+    scores = np.full(len(rows), np.nan)
     with torch.no_grad(), evaluation_mode(reward_model):
         for start in range(0, len(order), batch_size):
             chunk = order[start : start + batch_size]
