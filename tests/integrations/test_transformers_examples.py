@@ -29,7 +29,7 @@ EXAMPLES = {
     "torch_compiled_step": ((), "gradient of the head"),
     "torch_ppo_step": ((), "value loss"),
     "hub_kernels": (("OUTPUT",), ": 1.9459"),
-    "verl_ops": ((), "mean 0.0000"),
+    "verl_ops": ((), "advantages of 10 tokens"),
 }
 
 
