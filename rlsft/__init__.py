@@ -12,6 +12,7 @@ from rlsft._version import __version__
 from rlsft.errors import ConfigError, DataError, ModelError, RlsftError, RunError
 
 if TYPE_CHECKING:
+    from rlsft.integrations.transformers import patch_model, unpatch_model
     from rlsft.ranking import RankedResponses, rank_responses
     from rlsft.rewards import ImplicitReward, RewardModel, token_rewards
     from rlsft.trainers import (
@@ -37,6 +38,8 @@ _LAZY = {
     "IRFTConfig": "rlsft.trainers",
     "IRFTTrainer": "rlsft.trainers",
     "token_rewards": "rlsft.rewards",
+    "patch_model": "rlsft.integrations.transformers",
+    "unpatch_model": "rlsft.integrations.transformers",
     "PPOConfig": "rlsft.trainers",
     "PPOTrainer": "rlsft.trainers",
     "RFTConfig": "rlsft.trainers",
@@ -71,8 +74,10 @@ __all__ = [
     "STRConfig",
     "STRTrainer",
     "__version__",
+    "patch_model",
     "rank_responses",
     "token_rewards",
+    "unpatch_model",
 ]
 
 

@@ -29,6 +29,9 @@ ALLOWED = {
     "trainers": {
         "text", "metrics", "objectives", "data", "models", "ranking", "rewards", "rollouts", "evaluation",
     },
+    "integrations": {
+        "text", "metrics", "objectives", "data", "models", "ranking", "rewards", "rollouts", "evaluation", "trainers",
+    },
     "cli": {
         "text", "metrics", "objectives", "data", "models", "ranking", "rewards", "rollouts", "evaluation", "trainers",
     },

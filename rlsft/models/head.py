@@ -96,8 +96,7 @@ def lm_head_of(model: nn.Module) -> LmHead:
         raise ModelError(
             f"the LM head of {type(causal).__name__} must be one unquantised linear layer, got {type(layer).__name__}"
         )
-    config = _text_config(causal.config)
-    return LmHead(weight, layer.bias, _softcap(config), _logit_scale(config))
+    return LmHead(weight, layer.bias, *logit_transform_of(causal.config))
 
 
 @torch.no_grad()
@@ -125,8 +124,10 @@ def check_lm_head(model: nn.Module) -> None:
         )
 
 
-def _text_config(config: Any) -> Any:
-    return config.get_text_config() if hasattr(config, "get_text_config") else config
+def logit_transform_of(config: Any) -> tuple[float | None, float]:
+    """What a family does to its logits after the head, as its config says it: (softcap or None, logit scale)."""
+    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return _softcap(text_config), _logit_scale(text_config)
 
 
 def _softcap(config: Any) -> float | None:
