@@ -29,9 +29,6 @@ ALLOWED = {
     "trainers": {
         "text", "metrics", "objectives", "data", "models", "ranking", "rewards", "rollouts", "evaluation",
     },
-    "integrations": {
-        "text", "metrics", "objectives", "data", "models", "ranking", "rewards", "rollouts", "evaluation", "trainers",
-    },
     "cli": {
         "text", "metrics", "objectives", "data", "models", "ranking", "rewards", "rollouts", "evaluation", "trainers",
     },
