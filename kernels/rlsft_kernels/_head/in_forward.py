@@ -58,6 +58,7 @@ def scaled_head_gradients(ctx: Any, grad_total: Tensor | None, op: str) -> list[
     if grad_total is None or not any(ctx.needs):
         return [None] * len(ctx.needs)
     num = sum(ctx.needs)
-    gradients, inputs = list(ctx.saved_tensors[:num]), list(ctx.saved_tensors[num:])
+    saved = ctx.saved_tensors  # once: activation checkpointing unpacks by computing the forward again
+    gradients, inputs = list(saved[:num]), list(saved[num:])
     scaled = iter(scaled_gradients(gradients, grad_total, inputs, op))
     return [next(scaled) if need else None for need in ctx.needs]

@@ -10,6 +10,7 @@ from torch import Tensor
 from rlsft_kernels._aggregation import place_normalizer
 from rlsft_kernels._backend import Backend, choose_backend
 from rlsft_kernels._checks import require_choice, require_float_tensor, require_positive_int, require_scalar
+from rlsft_kernels._eager import refuse_forward_mode
 from rlsft_kernels._head.head import Head, check_transform, checked_head, statistics_dtype
 from rlsft_kernels._head.in_forward import (
     chosen_plan,
@@ -79,6 +80,7 @@ def linear_cross_entropy(
         TypeError: a dtype does not fit.
         ValueError: a shape, device or value does not fit; on the CPU also a target outside the vocabulary.
     """
+    refuse_forward_mode("linear_cross_entropy", hidden, weight, bias)
     hidden, weight, bias = checked_head(hidden, weight, targets, bias)
     check_transform(softcap, logit_scale)
     require_positive_int("tile_bytes", tile_bytes)

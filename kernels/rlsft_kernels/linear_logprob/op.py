@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlsft_kernels._backend import Backend, choose_backend
 from rlsft_kernels._checks import require_choice, require_number, require_positive_int
+from rlsft_kernels._eager import refuse_forward_mode
 from rlsft_kernels._head.head import Head, check_transform, checked_head, statistics_dtype
 from rlsft_kernels._head.inputs import HeadInputs, gradients_for_inputs
 from rlsft_kernels._head.lora import lora_factors
@@ -77,6 +78,7 @@ def linear_logprob(
         TypeError: a dtype does not fit.
         ValueError: a shape, device or value does not fit; on the CPU also a target outside the vocabulary.
     """
+    refuse_forward_mode("linear_logprob", hidden, weight, bias, *(lora or ())[:2])
     hidden, weight, bias = checked_head(hidden, weight, targets, bias)
     if isinstance(outputs, str):
         raise TypeError(f"outputs must be a sequence of names, got the string {outputs!r}; pass ({outputs!r},)")
@@ -268,12 +270,13 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     by_input: list[Tensor | None] = [None] * 15
-    *tensors, _logprob, _entropy, _row_max, _log_sum, _kept = ctx.saved_tensors
+    # unpacked once: activation checkpointing would have to compute the forward again for a second time
+    unpacked = ctx.saved_tensors
+    tensors, saved = unpacked[:-5], list(unpacked[-5:])
     needs = [ctx.needs_input_grad[i] for i in _DIFFERENTIABLE_INPUTS]
     upstream = grads[:3]
     if all(grad is None for grad in upstream) or not any(needs):
         return tuple(by_input)
-    saved = list(ctx.saved_tensors[len(tensors) :])
     found = torch.ops.rlsft.linear_logprob_backward(*upstream, *tensors, saved, *ctx.transform, needs, ctx.backend)
     for position, grad, need in zip(_DIFFERENTIABLE_INPUTS, found, needs, strict=True):
         by_input[position] = grad if need else None

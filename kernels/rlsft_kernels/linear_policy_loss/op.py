@@ -17,6 +17,7 @@ from rlsft_kernels._checks import (
     require_positive_int,
     require_scalar,
 )
+from rlsft_kernels._eager import refuse_forward_mode
 from rlsft_kernels._head.head import Head, check_transform, checked_head, statistics_dtype
 from rlsft_kernels._head.in_forward import (
     chosen_plan,
@@ -128,6 +129,7 @@ def linear_policy_loss(
         ValueError: a shape, device or setting does not fit, or the loss needs two phases; on the CPU also a target
             outside the vocabulary.
     """
+    refuse_forward_mode("linear_policy_loss", hidden, weight, bias)
     hidden, weight, bias = checked_head(hidden, weight, targets, bias)
     _check_kind(loss_kind)
     per_token = {"advantages": advantages, "old_logprobs": old_logprobs, "ref_logprobs": ref_logprobs}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlsft_kernels._backend import Backend, choose_backend
 from rlsft_kernels._checks import require_choice, require_float_tensor
+from rlsft_kernels._eager import refuse_forward_mode
 from rlsft_kernels._head.head import Head, check_transform, labelled_rows, spread_rows, statistics_dtype
 from rlsft_kernels._head.passes import live_rows, row_gradients
 from rlsft_kernels._head.rows import STATISTICS, finish_fold, start_fold
@@ -56,6 +57,7 @@ def logprob_from_logits(
         TypeError: a dtype does not fit.
         ValueError: a shape, device or value does not fit; on the CPU also a target outside the vocabulary.
     """
+    refuse_forward_mode("logprob_from_logits", logits)
     _check_logits(logits, targets)
     if isinstance(outputs, str):
         raise TypeError(f"outputs must be a sequence of names, got the string {outputs!r}; pass ({outputs!r},)")

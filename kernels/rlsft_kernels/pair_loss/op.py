@@ -19,6 +19,7 @@ from rlsft_kernels._checks import (
     require_scalar,
 )
 from rlsft_kernels._columns import NATIVE_DTYPES
+from rlsft_kernels._eager import refuse_forward_mode
 from rlsft_kernels._head.head import statistics_dtype
 from rlsft_kernels._saved_gradients import pair_op_with_gradients
 from rlsft_kernels.pair_loss.native import pair_loss_native
@@ -79,6 +80,7 @@ def pair_loss(
         TypeError: a dtype does not fit.
         ValueError: a shape, device or setting does not fit.
     """
+    refuse_forward_mode("pair_loss", delta_real, delta_generated)
     _check_tensors(delta_real, delta_generated, mask, normalizer)
     _check_settings(beta, kind, offset, label_smoothing)
     divisor = None if normalizer is None else _as_scalar(normalizer, delta_real)

@@ -8,6 +8,7 @@ from torch import Tensor
 from rlsft_kernels._backend import Backend, Supported, choose_backend
 from rlsft_kernels._checks import require_float_tensor, require_like, require_ndim, require_number
 from rlsft_kernels._columns import NATIVE_DTYPES
+from rlsft_kernels._eager import refuse_forward_mode
 from rlsft_kernels._head.head import statistics_dtype
 from rlsft_kernels._saved_gradients import pair_op_with_gradients
 from rlsft_kernels.pairwise_reward_loss.native import pairwise_reward_loss_native
@@ -46,6 +47,7 @@ def pairwise_reward_loss(
         TypeError: a dtype does not fit.
         ValueError: a shape, device or setting does not fit.
     """
+    refuse_forward_mode("pairwise_reward_loss", chosen, rejected)
     require_float_tensor("chosen", chosen)
     require_ndim("chosen", chosen, (1,), "[P], one score a pair")
     require_like("rejected", rejected, "chosen", chosen)

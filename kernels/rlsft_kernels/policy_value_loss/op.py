@@ -19,6 +19,7 @@ from rlsft_kernels._checks import (
     require_shape,
 )
 from rlsft_kernels._columns import NATIVE_DTYPES
+from rlsft_kernels._eager import refuse_forward_mode
 from rlsft_kernels._head.head import statistics_dtype
 from rlsft_kernels._saved_gradients import scaled_gradients
 from rlsft_kernels.policy_value_loss.native import policy_value_loss_native
@@ -99,6 +100,7 @@ def policy_value_loss(
         TypeError: a dtype does not fit.
         ValueError: a shape, device or setting does not fit.
     """
+    refuse_forward_mode("policy_value_loss", logprobs, values, entropy)
     tokens = {
         "logprobs": logprobs, "old_logprobs": old_logprobs, "advantages": advantages, "values": values,
         "old_values": old_values, "returns": returns, "entropy": entropy, "ref_logprobs": ref_logprobs,
