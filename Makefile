@@ -112,9 +112,10 @@ $(STAMPS)/native: $(NATIVE) $(STAMPS)/base
 	$(PIP) --no-build-isolation --no-deps -e .
 	touch $@
 
-$(STAMPS)/dev: $(STAMPS)/base $(STAMPS)/native
+$(STAMPS)/dev: requirements/dev-no-deps.txt $(STAMPS)/base $(STAMPS)/native
 	@echo "Installing the test tools and the peers that tests compare with ..."
 	$(PIP) $(CONSTRAINTS) --no-build-isolation -e ".[dev$(GPU_EXTRA)]"
+	$(PIP) --no-deps -r requirements/dev-no-deps.txt
 	touch $@
 
 # A peer that cannot be installed here is left out: its bench says so.
