@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", default="", help="settings of the budget, as beta=0.2,steps=100")
     parser.add_argument("--variants", default="", help="several changes of them, with ';' between, from one start")
     parser.add_argument("--results", default=RESULTS / "replicate_irl", type=Path, help="folder of the rows")
+    parser.add_argument("--most", default=256, type=int, help="judged prompts a row")
     parser.add_argument("--docs", default=ROOT / "docs", type=Path, help="folder of the report")
     parser.add_argument(
         "--work", default=Path(tempfile.gettempdir()) / "replicate_irl", type=Path, help="folder of answers and runs"
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     elif options.command == "judge":
         from bench.replicate_irl.judged import judge_all
 
-        judge_all(options.results, options.work)
+        judge_all(options.results, options.work, options.seeds, options.most)
     else:
         run_all(parser, options)
     return 0

@@ -71,6 +71,13 @@ def irft_rounds(rounds: int) -> Method:
     return lambda task: irft(task, name=f"irft_{rounds}", rounds=rounds, refresh="shards")
 
 
+def irft_kept(task: Task) -> Any:
+    """IRFT of two rounds with an SFT term in its loss, which keeps the demonstrations' log-probability from falling."""
+    budget = task.budget
+    changed = replace(budget, sft_coef=budget.kept_sft_coef, pair_learning_rate=budget.kept_learning_rate)
+    return irft(replace(task, budget=changed), name="irft_2_sft", rounds=2, refresh="shards")
+
+
 def dpo(task: Task) -> Any:
     """TRL's trainer on the pairs that `spin` drew; they are drawn here if it did not run."""
     from datasets import Dataset
@@ -165,6 +172,7 @@ METHODS: dict[str, Method] = {
     "spin": spin,
     "irft_2": irft_rounds(2),
     "irft_5": irft_rounds(5),
+    "irft_2_sft": irft_kept,
     "dpo": dpo,
     "rft": lambda task: rft(task, name="rft", policy_step="weighted_sft"),
     "rft_ppo": lambda task: rft(task, name="rft_ppo", policy_step="ppo"),

@@ -15,15 +15,17 @@ Rows = list[dict[str, Any]]
 class Budget:
     """Of one training after the common fine-tuning; the settings were chosen on seeds that are not reported."""
 
-    demonstrations: int = 500
+    demonstrations: int = 1500
     held_out: int = 256
     batch: int = 32
     warm_up_steps: int = 300  # of the common fine-tuning
     steps: int = 120
     sft_learning_rate: float = 1e-3
-    pair_learning_rate: float = 3e-4
-    beta: float = 0.1
+    pair_learning_rate: float = 1e-4
+    beta: float = 1.0
     sft_coef: float = 0.0
+    kept_sft_coef: float = 1.0  # of the variant that keeps an SFT term
+    kept_learning_rate: float = 1e-3
     rft_rounds: int = 2
     rft_samples: int = 4  # answers a prompt
     rft_beta: float = 0.5  # kl_coef
