@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tasks", default="sorting,dialogues,smollm2")
     parser.add_argument("--seeds", default="0-4", type=numbers)
     parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--only", default="", help="conditions, as regime=early,bad=0.4")
+    parser.add_argument("--only", default="", help="conditions, as regime=early,bad=0.0|0.4")
     parser.add_argument("--set", default="", help="settings of the budget, as beta=0.2,steps=100")
     parser.add_argument("--variants", default="", help="several changes of them, with ';' between, from one start")
     parser.add_argument("--results", default=RESULTS / "replicate_irl", type=Path, help="folder of the rows")
@@ -73,7 +73,7 @@ def run_all(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Non
     for name in options.tasks.split(","):
         for seed in options.seeds:
             for condition in EXPERIMENTS[name]:
-                if any(str(condition.facts.get(fact)) != value for fact, value in wanted.items()):
+                if any(str(condition.facts.get(fact)) not in value.split("|") for fact, value in wanted.items()):
                     continue
                 common = changed(condition.budget, options.set)
                 budgets = [changed(common, variant) for variant in options.variants.split(";")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bench.replicate.dialogues import demonstrations as chats
 from bench.replicate.dialogues import held_out, pairs, shuffled
@@ -15,10 +16,11 @@ from bench.replicate_irl.task import Budget, Condition, Rows, Task
 SORTING = {"early": Budget(), "late": Budget(warm_up_steps=900)}
 WIDTH, LAYERS, VOCABULARY, POSITIONS = 64, 2, 1000, 96
 PRETRAINING_STEPS = 300
-DIALOGUES = Budget(demonstrations=1600, held_out=400, warm_up_steps=100, steps=100, sft_learning_rate=1e-3)
+MAX_LENGTH, COMPLETION_TOKENS = 64, 24
+DIALOGUES = Budget(demonstrations=1600, held_out=256, batch=16, warm_up_steps=200, steps=100, reward_epochs=1.0)
 SMOLLM2 = Budget(
     demonstrations=256, held_out=300, batch=16, warm_up_steps=16, steps=16, sft_learning_rate=4e-4,
-    pair_learning_rate=2e-4, rft_learning_rate=4e-4, rft_samples=1, reward_learning_rate=4e-4, reward_epochs=1.0,
+    pair_learning_rate=2e-4, rft_learning_rate=4e-4, reward_learning_rate=4e-4, reward_epochs=1.0,
 )  # fmt: skip
 
 
@@ -40,10 +42,13 @@ def dialogue_task(seed: int, budget: Budget, folder: Path) -> Task:
     turns = [{"text": row["completion"]} for row in shuffled(everything, seed)[: 32 * PRETRAINING_STEPS]]
     tokens = small_bpe([row["prompt"] + "\n" + row["completion"] for row in everything[:10_000]], VOCABULARY)
     model = small_gpt2(len(tokens), seed, width=WIDTH, layers=LAYERS, positions=POSITIONS, end=tokens.eos_token_id)
-    model = trained_on(model, tokens, turns, folder / "pretraining", steps=PRETRAINING_STEPS, seed=seed, max_length=64)
+    model = trained_on(
+        model, tokens, turns, folder / "pretraining", steps=PRETRAINING_STEPS, seed=seed, max_length=MAX_LENGTH
+    )
+    learned, kept = dialogues_that_fit(seed, budget, tokens, COMPLETION_TOKENS)
     return Task(
-        model, tokens, chats(seed, budget.demonstrations), with_wrong_replies(held_out(budget.held_out)), seed, budget,
-        folder, max_length=64, completion_tokens=24, measure=of_dialogues,
+        model, tokens, learned, kept, seed, budget, folder, max_length=MAX_LENGTH,
+        completion_tokens=COMPLETION_TOKENS, measure=of_dialogues,
     )  # fmt: skip
 
 
@@ -61,10 +66,24 @@ def smollm2_task(seed: int, budget: Budget, folder: Path) -> Task:
         "use_peft": True, "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "dtype": "bfloat16",
         "lora_target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
     }  # fmt: skip
+    learned, kept = dialogues_that_fit(seed, budget, tokens, COMPLETION_TOKENS)
     return Task(
-        model, tokens, chats(seed, budget.demonstrations), with_wrong_replies(held_out(budget.held_out)), seed, budget,
-        folder, max_length=72, completion_tokens=24, measure=of_dialogues, adapter=lora,
+        model, tokens, learned, kept, seed, budget, folder, max_length=MAX_LENGTH,
+        completion_tokens=COMPLETION_TOKENS, measure=of_dialogues, adapter=lora,
     )  # fmt: skip
+
+
+def dialogues_that_fit(seed: int, budget: Budget, tokens: Any, completion_tokens: int) -> tuple[Rows, Rows]:
+    """Demonstrations of a seed, and held-out prompts with a right and a wrong reply, none cut at `MAX_LENGTH`."""
+
+    def fits(row: dict[str, Any]) -> bool:
+        texts = [row["completion"]] if "completion" in row else row["references"]
+        sizes = [len(tokens(text)["input_ids"]) for text in (row["prompt"], *texts)]
+        return sizes[0] < MAX_LENGTH - completion_tokens - 1 and max(sizes[1:]) < completion_tokens
+
+    learned = [row for row in chats(seed, 2 * budget.demonstrations) if fits(row)]
+    kept = [row for row in held_out(2 * budget.held_out) if fits(row)]
+    return learned[: budget.demonstrations], with_wrong_replies(kept[: budget.held_out])
 
 
 def with_wrong_replies(rows: Rows) -> Rows:

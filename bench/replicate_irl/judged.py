@@ -25,10 +25,13 @@ def judge_all(results: Path, work: Path, seeds: list[int], most: int) -> None:
     """
     file = results / "judged.jsonl"
     rows = [row for task in TASKS for row in rows_of(results / f"{task}.jsonl") if row["seed"] in seeds]
+    baselines = {(row["task"], row["seed"]): row for row in rows if row["method"] == BASELINE}
     for row in sorted(rows, key=lambda row: row["seed"]):
         key = {name: row[name] for name in ("task", "seed", "budget", "method")}
-        files = [answers_file(work, ours) for ours in (key, {**key, "method": BASELINE})]
-        if key["method"] == BASELINE or on_file(file, {**key, "most": most}) or not all(map(Path.exists, files)):
+        baseline = baselines.get((row["task"], row["seed"]))
+        files = [answers_file(work, ours) for ours in (key, baseline) if ours]
+        missing = len(files) < 2 or not all(map(Path.exists, files))
+        if missing or key["method"] == BASELINE or on_file(file, {**key, "most": most}):
             continue
         ours, theirs = (scores(path, most) for path in files)
         found = {"win_rate": 100 * wins(ours, theirs), "judged": len(ours), "score": finite_mean(ours)}

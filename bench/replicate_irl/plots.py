@@ -9,6 +9,7 @@ from typing import Any
 from bench.replicate.intervals import Interval, interval
 from bench.replicate.rows import Row
 from bench.replicate_irl.claims import DIALOGUES, NAMES, REGIMES, Place, difference_of
+from bench.replicate_irl.run import CURVES
 from rlsft.evaluation.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, figure_with_axes, save
 
 LOOK = {  # a method keeps colour and mark in every plot
@@ -18,7 +19,6 @@ LOOK = {  # a method keeps colour and mark in every plot
 }  # fmt: skip
 SHARES = (0.0, 0.2, 0.4)
 ROUNDS = {"spin": 1, "irft_2": 2, "irft_5": 5}
-CURVES = ("sft_steps", "spin", "irft_2", "irft_5")
 
 
 def draw_all(rows: list[Row], folder: Path) -> list[Path]:

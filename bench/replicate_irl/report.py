@@ -72,14 +72,14 @@ def identity(row: Row) -> tuple[str, int, str, str]:
 
 
 def latest(rows: Sequence[Row]) -> list[Row]:
-    """Of each condition the rows of the settings that were measured last: a mean over two would be of nothing."""
+    """Of each method and condition the settings that were measured last: a mean over two would be of nothing."""
     newest = {condition(row): row["budget"] for row in rows}
     return [row for row in rows if row["budget"] == newest[condition(row)]]
 
 
 def condition(row: Row) -> tuple[object, ...]:
     """What rows are averaged within."""
-    return row["task"], row.get("regime"), row.get("bad")
+    return row["task"], row.get("regime"), row.get("bad"), row["method"]
 
 
 def page(rows: list[Row], images: list[str]) -> Iterator[str]:
@@ -143,7 +143,8 @@ def place_section(rows: list[Row], place: Place) -> Iterator[str]:
     differing = [name for name in metrics if name != "seconds"]
     others = [name for name in methods if name != CONTROL]
     yield from table(others, differing, lambda metric, name: difference_of(rows, metric, name, CONTROL), bold=True)
-    yield "Settings: " + ", ".join(f"{name} {value}" for name, value in rows[-1]["budget"].items()) + ".\n"
+    settings = {name: value for row in rows for name, value in row["budget"].items()}
+    yield "Settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + ".\n"
 
 
 def table(

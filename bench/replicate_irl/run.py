@@ -15,10 +15,10 @@ from bench.measure import machine_facts
 from bench.replicate.rows import Row, append, on_file
 from bench.replicate_irl.likelihood import GapCurve
 from bench.replicate_irl.methods import METHODS, fine_tuned
-from bench.replicate_irl.task import Budget, Condition, Task
+from bench.replicate_irl.task import START, Budget, Condition, Task
 
-START = ("demonstrations", "held_out", "batch", "warm_up_steps", "sft_learning_rate")
-POINTS = 12  # of the curve of Figure 1
+CURVES = ("sft_steps", "spin", "irft_2", "irft_5", "irft_2_sft")  # methods that Figure 1 is drawn of
+POINTS = 8
 
 
 def run(
@@ -39,21 +39,20 @@ def run(
     if any(getattr(budget, field) != getattr(budgets[0], field) for budget in budgets for field in START):
         raise SystemExit(f"--variants start from one policy: leave {', '.join(START)} to --set")
     file = results / f"{name}.jsonl"
-    keys = [
-        {"task": name, "seed": seed, **condition.facts, "budget": asdict(budget), "method": method}
-        for budget in budgets
-        for method in ("start", *methods)
-        if method == "start" or method in (condition.methods or METHODS)
-    ]
-    missing = [key for key in keys if not on_file(file, key)]
+    missing: list[tuple[Row, Budget]] = []
+    for budget in budgets:
+        for method in ("start", *(name for name in methods if name in (condition.methods or METHODS))):
+            key = {"task": name, "seed": seed, **condition.facts, "budget": budget.of(method), "method": method}
+            if not on_file(file, key) and all(key != known for known, _ in missing):
+                missing.append((key, budget))
     if not missing:
         return
-    folder = work / f"{name}_{fingerprint([seed, condition.facts, asdict(budgets[0])])}"
+    folder = work / f"{name}_{fingerprint([seed, condition.facts, budgets[0].of('start')])}"
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped
     folder.mkdir(parents=True)
     start = fine_tuned(condition.build(seed, budgets[0], folder))
-    for place, key in enumerate(missing):
-        task = replace(start, budget=Budget(**key["budget"]), folder=folder / fingerprint(key["budget"]))
+    for place, (key, budget) in enumerate(missing):
+        task = replace(start, budget=budget, folder=folder / fingerprint(asdict(budget)))
         measure(task, key, file, work, label=f"{place + 1}/{len(missing)}")
     shutil.rmtree(folder)
 
@@ -61,9 +60,10 @@ def run(
 def measure(task: Task, key: Row, file: Path, work: Path, *, label: str) -> None:
     """Trains one method and appends its row."""
     curve = GapCurve(task, every=max(1, task.budget.steps // POINTS))
+    wanted = key["method"] in CURVES and not key.get("bad")  # Figure 1 trains on right answers only
     begun = time.monotonic()
     trained = key["method"] != "start"
-    policy = METHODS[key["method"]](replace(task, callbacks=(curve,))) if trained else task.policy
+    policy = METHODS[key["method"]](replace(task, callbacks=(curve,) if wanted else ())) if trained else task.policy
     seconds = round(time.monotonic() - begun, 2)
     found = task.measure(task, policy)
     if found.answers is not None:

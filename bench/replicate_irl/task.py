@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 Rows = list[dict[str, Any]]
+START = ("demonstrations", "held_out", "batch", "warm_up_steps", "sft_learning_rate")  # settings of the common start
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,24 @@ class Budget:
     kept_sft_coef: float = 1.0  # of the variant that keeps an SFT term
     kept_learning_rate: float = 1e-3
     rft_rounds: int = 2
-    rft_samples: int = 4  # answers a prompt
-    rft_beta: float = 0.5  # kl_coef
+    rft_samples: int = 1  # answers a prompt
+    rft_beta: float = 0.3  # kl_coef
     rft_learning_rate: float = 1e-3  # of weighted_sft, which is fine-tuning
-    rft_ppo_learning_rate: float = 3e-4
-    reward_learning_rate: float = 5e-4
+    rft_ppo_learning_rate: float = 1e-4
+    reward_learning_rate: float = 1e-3
     reward_epochs: float = 2.0
+
+    def of(self, method: str) -> dict[str, Any]:
+        """The settings that decide what the method gives: another value of these is another row."""
+        prefixes: tuple[str, ...] = ()
+        if method.startswith(("spin", "irft", "dpo")):
+            prefixes = ("pair_", "beta", "sft_coef")
+        if method == "irft_2_sft":
+            prefixes = ("kept_", "beta")
+        if method.startswith("rft"):
+            prefixes = ("rft_", "reward_")
+        names = (*START, *(("steps",) if method != "start" else ()))
+        return {name: value for name, value in asdict(self).items() if name in names or name.startswith(prefixes)}
 
 
 @dataclass(frozen=True)
