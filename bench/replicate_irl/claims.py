@@ -26,6 +26,10 @@ class Place:
     facts: Mapping[str, object]
     metric: str  # what it is judged by first: the number nearest to what its user wants
 
+    def metric_of(self, rows: Sequence[Row]) -> str:
+        """Answers that were not judged are compared by the likelihood of people's replies."""
+        return self.metric if any(self.metric in row for row in self.rows(rows)) else "loglik"
+
     def rows(self, rows: Sequence[Row]) -> list[Row]:
         return [row for row in rows if all(row.get(name) == value for name, value in self.facts.items())]
 

@@ -19,7 +19,7 @@ PRETRAINING_STEPS = 300
 MAX_LENGTH, COMPLETION_TOKENS = 64, 24
 DIALOGUES = Budget(demonstrations=1600, held_out=256, batch=16, warm_up_steps=200, steps=100, reward_epochs=1.0)
 SMOLLM2 = Budget(
-    demonstrations=256, held_out=300, batch=16, warm_up_steps=16, steps=16, sft_learning_rate=4e-4,
+    demonstrations=128, held_out=200, batch=16, warm_up_steps=8, steps=8, sft_learning_rate=4e-4,
     pair_learning_rate=2e-4, rft_learning_rate=4e-4, reward_learning_rate=4e-4, reward_epochs=1.0,
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ from bench.replicate_irl.sorting import true_reward
 from bench.replicate_irl.task import Measured, Task
 
 SAMPLES = 4
-DIVERSE_PROMPTS = 64
+DIVERSE_SHARE = 4  # one prompt in four is answered several times
 
 
 def of_sorting(task: Task, policy: Any) -> Measured:
@@ -37,7 +37,9 @@ def of_dialogues(task: Task, policy: Any) -> Measured:
     """Likelihood of people's replies, overlap with them in per cent, variety; the answers go to the judge later."""
     prompts = [row["prompt"] for row in task.held_out]
     drawn = answers(task, policy, prompts, temperature=0.8, top_p=0.95)
-    several = answers(task, policy, prompts[:DIVERSE_PROMPTS], count=SAMPLES, temperature=0.8, top_p=0.95)
+    several = answers(
+        task, policy, prompts[: len(prompts) // DIVERSE_SHARE], count=SAMPLES, temperature=0.8, top_p=0.95
+    )
     numbers = likelihoods(policy, task) | overlap(drawn, [row["references"] for row in task.held_out])
     numbers |= variety(several)
     texts = [{"prompt": prompt, "answer": answer} for prompt, answer in zip(prompts, drawn, strict=True)]

@@ -101,7 +101,8 @@ def page(rows: list[Row], images: list[str]) -> Iterator[str]:
 
 def claim_table(rows: list[Row], places: Sequence[Place]) -> Iterator[str]:
     """One line a claim, one column a place."""
-    yield "| claim | " + " | ".join(place.short for place in places) + " |"
+    heads = [f"{place.short} ({COLUMNS[place.metric_of(rows)][0]})" for place in places]
+    yield "| claim | " + " | ".join(heads) + " |"
     yield "|---|" + "---|" * len(places)
     for claim in CLAIMS:
         yield f"| {claim.text} | " + " | ".join(cell(rows, claim, place) for place in places) + " |"
@@ -112,7 +113,7 @@ def cell(rows: list[Row], claim: Claim, place: Place) -> str:
     """Verdict and difference. The gap is the paper's figure on right answers only: other places have no say in it."""
     if claim.metric == "gap" and place.facts.get("bad"):
         return "–"
-    metric = claim.metric or place.metric
+    metric = claim.metric or place.metric_of(rows)
     found = difference_of(place.rows(rows), metric, claim.method, claim.control)
     if found is None:
         return "–"

@@ -29,7 +29,7 @@ class Budget:
     kept_learning_rate: float = 1e-3
     rft_rounds: int = 2
     rft_samples: int = 1  # answers a prompt
-    rft_beta: float = 0.3  # kl_coef
+    rft_beta: float = 0.5  # kl_coef
     rft_learning_rate: float = 1e-3  # of weighted_sft, which is fine-tuning
     rft_ppo_learning_rate: float = 1e-4
     reward_learning_rate: float = 1e-3
