@@ -28,7 +28,7 @@ def draw_all(rows: list[Row], folder: Path) -> list[Path]:
     if any(row["task"] == "sorting" for row in rows):
         drawn["irl_sorting"] = lambda: sorting_figure(rows)
         drawn["irl_rounds"] = lambda: rounds_figure(rows)
-    if any(curves_of(rows, place) for place in gap_places(rows)):
+    if any(curves_of(rows, place) for _, place in gap_places(rows)):
         drawn["irl_gap"] = lambda: gap_figure(rows)
     if any(row["task"] != "sorting" for row in rows):
         drawn["irl_dialogues"] = lambda: dialogue_figure(rows)
@@ -117,7 +117,7 @@ def curves_of(rows: Sequence[Row], place: Place) -> dict[str, dict[float, list[l
 def gap_figure(rows: list[Row]) -> Any:
     """Above the gap over the steps, below the log-probability of the right answers alone."""
     places = [(title, place) for title, place in gap_places(rows) if curves_of(rows, place)]
-    figure, axes = figure_with_axes(2.9 * len(places) + 1.6, 4.8, rows=2, columns=len(places))
+    figure, axes = figure_with_axes(max(5.2, 2.9 * len(places) + 1.0), 5.0, rows=2, columns=len(places))
     for column, (title, place) in enumerate(places):
         for method, by_step in curves_of(rows, place).items():
             colour, mark = LOOK[method]
@@ -134,7 +134,7 @@ def gap_figure(rows: list[Row]) -> Any:
     axes[0].set_ylabel("log-prob. gap, right − wrong\n(nats an answer)")
     axes[len(places)].set_ylabel("log-prob. of right answers\n(nats an answer)")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
 
