@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from bench.replicate.intervals import Interval
 from bench.replicate.rows import append, rows_of
-from bench.replicate_irl import sorting
+from bench.replicate_irl import judged, sorting
 from bench.replicate_irl.__main__ import main
 from bench.replicate_irl.claims import difference_of, robustness, verdict
 from bench.replicate_irl.experiments import EXPERIMENTS, with_wrong_replies
 from bench.replicate_irl.likelihood import Answers, GapCurve, likelihoods
 from bench.replicate_irl.methods import METHODS, given_pairs, rft_settings
 from bench.replicate_irl.report import gather, write_report
+from bench.replicate_irl.run import answers_file
 from bench.replicate_irl.task import Budget, Task
 
 SMALL = "demonstrations=48,held_out=12,batch=8,warm_up_steps=2,steps=4,reward_epochs=1"
@@ -133,6 +134,31 @@ def test_robustness_is_the_difference_of_the_gains() -> None:
     assert (found.mean, found.count) == (pytest.approx(0.2), 3)
     assert robustness(rows, "late", "spin", 0.4) is None
     assert difference_of(rows, "reward", "spin", "dpo") is None
+
+
+def test_the_judge_compares_with_the_answers_of_sft_and_an_empty_answer_loses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judged, "judge", lambda: LongestWins())
+    texts = {"sft_steps": ["aa", "aa", "aa", "aa"], "spin": ["aaa", "aa", " ", "a"]}
+    for method, answers in texts.items():
+        key = {"task": "dialogues", "seed": 0, "budget": Budget().of(method), "method": method}
+        append(tmp_path / "dialogues.jsonl", key)
+        lines = [json.dumps({"prompt": "p", "answer": answer}) for answer in answers]
+        answers_file(tmp_path, key).write_text("\n".join(lines))
+    append(tmp_path / "dialogues.jsonl", {**key, "seed": 1})  # its answers are not here
+    for _ in range(2):  # the second time nothing is missing
+        judged.judge_all(tmp_path, tmp_path, [0, 1], most=4)
+    (row,) = rows_of(tmp_path / "judged.jsonl")
+    assert (row["method"], row["win_rate"], row["judged"]) == ("spin", 100 * 1.5 / 4, 4)
+    assert row["accuracy"] == {"other": 0.7}
+
+
+class LongestWins:
+    accuracy: ClassVar = {"other": 0.7}
+
+    def __call__(self, prompts: list[str], answers: list[str]) -> list[int]:
+        return [len(answer) for answer in answers]
 
 
 # ---- from the command to the report ---------------------------------------------------------------------------------
