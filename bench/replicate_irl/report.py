@@ -123,7 +123,8 @@ def cell(rows: list[Row], claim: Claim, place: Place) -> str:
 def robustness_table(rows: list[Row]) -> Iterator[str]:
     """Does the gain over SFT grow with the share of bad demonstrations?"""
     yield "Robust to bad data: how much more (true reward) a method gains over SFT of equal steps when demonstrations"
-    yield "are bad than when none is. *held*: it pays more, or costs less, where data are worse; the difference itself is above.\n"
+    yield "are bad than when none is. *held*: it pays more, or costs less, where data are worse; the difference itself"
+    yield "stands above.\n"
     columns = [(regime, bad) for regime in REGIMES for bad in (0.2, 0.4)]
     columns = [(regime, bad) for regime, bad in columns if any(robustness(rows, regime, name, bad) for name in ROBUST)]
     yield "| method | " + " | ".join(f"{regime}, {100 * bad:.0f} % bad" for regime, bad in columns) + " |"
