@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,8 +149,9 @@ def rft_settings(task: Task, name: str, policy_step: str) -> dict[str, Any]:
     steps = budget.steps // budget.rft_rounds
     weighted = policy_step == "weighted_sft"
     most = int(len(task.rows) * (1 - HELD_OUT_OF_REWARD)) // budget.rft_rounds
-    prompts = min(most, steps * budget.batch // (1 + budget.rft_samples))
-    passes = max(1, round(steps * budget.batch / (prompts * (1 + budget.rft_samples))))
+    answered = steps * budget.batch / (1 + budget.rft_samples)  # prompts that one pass would take
+    passes = math.ceil(answered / most)
+    prompts = round(answered / passes)
     by_step: dict[str, Any] = {"policy_epochs": passes, "policy_learning_rate": budget.rft_learning_rate}
     if not weighted:  # one optimizer step a batch of answers
         by_step = {
