@@ -105,17 +105,18 @@ def gap_places(rows: Sequence[Row]) -> list[tuple[str, Place]]:
 
 
 def curves_of(rows: Sequence[Row], place: Place) -> dict[str, dict[float, list[list[float]]]]:
-    """By method and step: [right, wrong] log-probability of every seed."""
+    """By method and step: [right, wrong] log-probability of every seed, less that at its start."""
     found: dict[str, dict[float, list[list[float]]]] = {}
     for row in place.rows(rows):
         if row["method"] in CURVES:
             for step, right, wrong in row["curve"]:
-                found.setdefault(row["method"], {}).setdefault(step, []).append([right, wrong])
+                change = [right - row["curve"][0][1], wrong - row["curve"][0][2]]
+                found.setdefault(row["method"], {}).setdefault(step, []).append(change)
     return found
 
 
 def gap_figure(rows: list[Row]) -> Any:
-    """Above the gap over the steps, below the log-probability of the right answers alone."""
+    """How the gap changes over the steps (above) and the log-probability of the right answers alone (below)."""
     places = [(title, place) for title, place in gap_places(rows) if curves_of(rows, place)]
     figure, axes = figure_with_axes(max(5.2, 2.9 * len(places) + 1.0), 5.0, rows=2, columns=len(places))
     for column, (title, place) in enumerate(places):
@@ -131,8 +132,8 @@ def gap_figure(rows: list[Row]) -> Any:
                 ax.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
         axes[column].set_title(title)
         axes[len(places) + column].set_xlabel("optimizer steps")
-    axes[0].set_ylabel("log-prob. gap, right − wrong\n(nats an answer)")
-    axes[len(places)].set_ylabel("log-prob. of right answers\n(nats an answer)")
+    axes[0].set_ylabel("gap of log-probabilities,\nright − wrong: change (nats)")
+    axes[len(places)].set_ylabel("log-probability of right\nanswers: change (nats)")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
@@ -140,14 +141,17 @@ def gap_figure(rows: list[Row]) -> Any:
 
 def dialogue_figure(rows: list[Row]) -> Any:
     """For each size of model what a method gains over SFT in the judge's eyes and in likelihood."""
+    from matplotlib.ticker import MaxNLocator
+
     panels = [
         (place, metric, label)
         for place in DIALOGUES
-        for metric, label in (("win_rate", "win rate over SFT − 50 (%)"), ("loglik", "log-likelihood (nats a token)"))
+        for metric, label in (("win_rate", "win rate (% over 50)"), ("loglik", "log-lik. (nats a token)"))
         if any(difference_of(place.rows(rows), metric, name, "sft_steps") for name in LOOK)
     ]
     figure, axes = figure_with_axes(2.7 * max(1, len(panels)) + 1.4, 3.0, columns=max(1, len(panels)))
-    methods = [name for name in LOOK if name != "sft_steps"]
+    chats = [row for row in rows if row["task"] != "sorting"]
+    methods = [name for name in LOOK if name != "sft_steps" and any(row["method"] == name for row in chats)]
     for column, (ax, (place, metric, label)) in enumerate(zip(axes, panels, strict=False)):
         for row, name in enumerate(methods):
             found = difference_of(place.rows(rows), metric, name, "sft_steps")
@@ -158,6 +162,7 @@ def dialogue_figure(rows: list[Row]) -> Any:
         ax.set_yticks(range(len(methods)), [NAMES[name] for name in methods] if column == 0 else [""] * len(methods))
         ax.set_ylim(len(methods) - 0.5, -0.5)
         ax.set_xlabel(f"gain in {label}")
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.set_title(place.short.capitalize() if place.short.islower() else place.short)
     return figure
 
