@@ -10,7 +10,6 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
@@ -86,20 +85,3 @@ def true_reward(prompt: str, answer: str) -> float:
     right = sorted(prompt.split()[:DIGITS])
     given = answer.split()
     return sum(a == b for a, b in zip(right, given, strict=False)) / max(DIGITS, len(given))
-
-
-@torch.no_grad()
-def held_out_logprobs(policy: Any, tokens: Any, rows: list[dict[str, str]], side: str) -> torch.Tensor:
-    """[rows] log-probability of an answer with its end token."""
-    from rlsft.data.collators import DemonstrationCollator
-    from rlsft.data.encoding import encode_demonstration
-    from rlsft.models import completion_logprobs, evaluation_mode
-
-    encoded = [
-        encode_demonstration({"prompt": row["prompt"], "completion": row[side]}, tokens, max_length=64) for row in rows
-    ]
-    batch = DemonstrationCollator(tokens.pad_token_id)(encoded)
-    with evaluation_mode(policy):
-        scored = completion_logprobs(policy, batch["input_ids"], batch["attention_mask"], batch["completion_mask"])
-    assert scored.logprob is not None
-    return scored.logprob.sum(dim=1).double()
