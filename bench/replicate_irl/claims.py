@@ -113,3 +113,13 @@ def robustness(rows: Sequence[Row], regime: str, method: str, bad: float) -> Int
         gains.append({seed: by_seed[method, seed] - by_seed["sft_steps", seed] for seed in seeds})
     common = sorted(gains[0].keys() & gains[1].keys())
     return interval([gains[0][seed] - gains[1][seed] for seed in common]) if common else None
+
+
+def robust_verdict(rows: Sequence[Row], regime: str, method: str, bad: float) -> str:
+    """held: with bad demonstrations the method beats SFT, by more than without; did not hold: it is below SFT there."""
+    place = [row for row in rows if (row["task"], row.get("regime"), row.get("bad")) == ("sorting", regime, bad)]
+    there = difference_of(place, "reward", method, "sft_steps")
+    more = robustness(rows, regime, method, bad)
+    if there is None or more is None or verdict(there) == "undecided":
+        return "undecided"
+    return verdict(more) if verdict(there) == "held" else "did not hold"

@@ -14,7 +14,7 @@ from bench.replicate.intervals import Interval
 from bench.replicate.rows import append, rows_of
 from bench.replicate_irl import judged, sorting
 from bench.replicate_irl.__main__ import main
-from bench.replicate_irl.claims import difference_of, robustness, verdict
+from bench.replicate_irl.claims import difference_of, robust_verdict, robustness, verdict
 from bench.replicate_irl.experiments import EXPERIMENTS, with_wrong_replies
 from bench.replicate_irl.likelihood import Answers, GapCurve, likelihoods
 from bench.replicate_irl.methods import METHODS, given_pairs, rft_settings
@@ -134,6 +134,23 @@ def test_robustness_is_the_difference_of_the_gains() -> None:
     assert (found.mean, found.count) == (pytest.approx(0.2), 3)
     assert robustness(rows, "late", "spin", 0.4) is None
     assert difference_of(rows, "reward", "spin", "dpo") is None
+
+
+@pytest.mark.parametrize(
+    ("bad_spin", "word"), [(0.6, "held"), (0.45, "did not hold"), (0.501, "undecided")], ids=["beats", "stays", "even"]
+)
+def test_losing_less_to_a_weaker_sft_is_no_robustness(bad_spin: float, word: str) -> None:
+    rewards = {(0.0, "sft_steps"): 0.9, (0.0, "spin"): 0.8, (0.4, "sft_steps"): 0.5, (0.4, "spin"): bad_spin}
+    rows = [
+        {"task": "sorting", "regime": "early", "bad": bad, "method": method, "seed": seed,
+         "reward": reward + 0.01 * seed * (method == "spin")}
+        for (bad, method), reward in rewards.items()
+        for seed in (-1, 0, 1)
+    ]  # fmt: skip
+    more = robustness(rows, "early", "spin", 0.4)
+    assert more is not None
+    assert verdict(more) == "held"
+    assert robust_verdict(rows, "early", "spin", 0.4) == word
 
 
 def test_the_judge_compares_with_the_answers_of_sft_and_an_empty_answer_loses(
