@@ -1,6 +1,7 @@
 """Runs the experiments that are not on file yet, one row each, and writes the report.
 
-    python -m bench.replicate_str run    [--tasks sorting,wordnet,dialogues,sweep,smollm2] [--seeds 0-4] [--methods full,str_ours]
+    python -m bench.replicate_str run    [--tasks sorting,sweep,wordnet,dialogues,smollm2,judge] [--seeds 0-4]
+                                      [--methods full,str_ours] [--set steps=100]
     python -m bench.replicate_str report
 
 A row is appended when its training is measured, so a run that was stopped goes on where it was. Seeds from 100 on are
@@ -16,8 +17,9 @@ from pathlib import Path
 from bench.measure import ROOT
 from bench.replicate.rows import RESULTS, numbers
 
-TASKS = ("sorting", "sweep", "wordnet", "dialogues", "smollm2")
+TASKS = ("sorting", "sweep", "wordnet", "dialogues", "smollm2", "judge")
 FEWER_SEEDS = {"sweep": 3, "smollm2": 3}  # these two take the first seeds alone
+JUDGED = 1100  # prompts a row, at most
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,6 +63,11 @@ def run(chosen: list[str], seeds: list[int], methods: list[str], changes: str, r
 
     torch.set_num_threads(1)
     quiet_libraries()
+    if "judge" in chosen:  # last, whatever the order: it judges what the others drew
+        chosen = [task for task in chosen if task != "judge"]
+        run(chosen, seeds, methods, changes, results, work)
+        runs.run_judge(seeds, JUDGED, results, work)
+        return
     for task in chosen:
         for seed in seeds:
             if seed < 100 and seed >= FEWER_SEEDS.get(task, 100):
@@ -70,7 +77,7 @@ def run(chosen: list[str], seeds: list[int], methods: list[str], changes: str, r
             elif task == "smollm2":
                 runs.run_smollm2(seed, methods, changes, results, work)
             else:
-                runs.run_task(task, seed, [name for name in METHODS if name in methods], changes, results)
+                runs.run_task(task, seed, [name for name in METHODS if name in methods], changes, results, work)
 
 
 def quiet_libraries() -> None:

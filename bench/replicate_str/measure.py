@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from bench.replicate.judge import wins
 from bench.replicate_str.methods import Outcome
 from bench.replicate_str.paraphrase import contradiction_rate, self_consistency
 from bench.replicate_str.task import Rows, Task
@@ -22,7 +23,8 @@ def measured(task: Task, outcome: Outcome, baseline: list[str] | None) -> tuple[
     Args:
         task: with its held-out prompts.
         outcome: the policy and its reward model, if it has one.
-        baseline: full fine-tuning's answers to the same prompts, to be judged against; None for that method itself.
+        baseline: full fine-tuning's answers to the same prompts, which the reward model has to tell from a person's;
+            None for that method itself.
     """
     prompts = [row["prompt"] for row in task.held_out]
     references = [row["references"] for row in task.held_out]
@@ -33,8 +35,6 @@ def measured(task: Task, outcome: Outcome, baseline: list[str] | None) -> tuple[
     found |= consistency(task, outcome.policy, prompts[:CONSISTENCY_PROMPTS])
     if task.true_reward is not None:
         found |= true_rewards(task, outcome.policy, prompts, drawn)
-    if task.judge is not None and baseline is not None:
-        found["win_rate"] = win_rate(task.judge(prompts, drawn), task.judge(prompts, baseline))
     if outcome.reward is not None:
         found["pair_accuracy"] = outcome.reward.accuracy
         found["ranked_share"] = outcome.reward.ranked_share
@@ -117,12 +117,6 @@ def true_rewards(task: Task, policy: Any, prompts: Sequence[str], drawn: Sequenc
     }
 
 
-def win_rate(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Per cent of prompts where our answer scores higher; a tie is half a win."""
-    wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in zip(ours, theirs, strict=True)]
-    return 100 * statistics.fmean(wins)
-
-
 def human_accuracy(task: Task, reward_model: Any, drawn: Sequence[str]) -> dict[str, float]:
     """How often the reward model puts a right (a person's) answer above a drawn one of the fine-tuned policy.
 
@@ -144,4 +138,4 @@ def human_accuracy(task: Task, reward_model: Any, drawn: Sequence[str]) -> dict[
         )
         for side in ("right", "drawn")
     }  # fmt: skip
-    return {"human_accuracy": win_rate(scores["right"], scores["drawn"]) / 100}
+    return {"human_accuracy": wins(scores["right"], scores["drawn"])}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import tempfile
 import time
@@ -13,10 +15,12 @@ from typing import Any
 
 from bench.measure import machine_facts
 from bench.replicate.rows import Row, append, changed, on_file
-from bench.replicate_str.measure import answers, measured
+from bench.replicate_str.judged import answers_file, verdicts
+from bench.replicate_str.measure import answers, measured, text_measures
 from bench.replicate_str.methods import METHODS, Outcome, Seed, reward_of
 from bench.replicate_str.stages import OURS, improve
 from bench.replicate_str.task import Budget, Task
+from rlsft.artifacts import write_jsonl
 
 SWEEP_REWARD_STEPS = (25, 100, 400)  # K
 SWEEP_KL = (0.02, 0.1, 0.5)  # beta
@@ -33,8 +37,8 @@ def tasks() -> dict[str, tuple[Callable[[int, Budget, Path], Task], Budget]]:
     }
 
 
-def run_task(name: str, seed: int, methods: list[str], changes: str, results: Path) -> None:
-    """Every method that has no row yet, from one pretrained model."""
+def run_task(name: str, seed: int, methods: list[str], changes: str, results: Path, work: Path) -> None:
+    """Every method that has no row yet, from one pretrained model; the answers stay in the work folder."""
     build, budget = tasks()[name]
     budget = changed(budget, changes)
     file = results / f"{name}.jsonl"
@@ -55,6 +59,17 @@ def run_task(name: str, seed: int, methods: list[str], changes: str, results: Pa
             if method == "full":
                 baseline = drawn
             write(file, {**key, "method": method}, found, seconds)
+            write_jsonl(answers_file(work, {**key, "method": method}), answer_rows(shared.task, drawn))
+
+
+def answer_rows(task: Task, drawn: list[str]) -> list[Row]:
+    """What the judge reads."""
+    return [{"prompt": row["prompt"], "answer": text} for row, text in zip(task.held_out, drawn, strict=True)]
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """Short hash of settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def run_sweep(seed: int, changes: str, results: Path) -> None:
@@ -97,8 +112,21 @@ def run_smollm2(seed: int, methods: list[str], changes: str, results: Path, work
     missing = [method for method in known if not on_file(file, {**key, "method": method})]
     if not missing:
         return
-    for method, found, seconds in smollm2.rows(seed, sizes, work, missing):
+    for method, seconds, generations in smollm2.generate(seed, sizes, work / "smollm2", missing):
+        found = text_measures([g.completion for g in generations], [g.references for g in generations])
+        found |= {"ended": sum(bool(g.ended) for g in generations) / len(generations)}
+        found |= smollm2.reward_facts(seed, sizes, work / "smollm2", method)
         write(file, {**key, "method": method}, found, seconds)
+        rows = [{"prompt": g.prompt, "answer": g.completion} for g in generations]
+        write_jsonl(answers_file(work, {**key, "method": method}), rows)
+
+
+def run_judge(seeds: list[int], most: int, results: Path, work: Path) -> None:
+    """The judge's verdict on every row of answers that has none."""
+    begun = time.monotonic()
+    for key, found in verdicts(results, work, seeds, most):
+        write(results / "judged.jsonl", key, found, time.monotonic() - begun)
+        begun = time.monotonic()
 
 
 def write(file: Path, key: Row, found: dict[str, Any], seconds: float) -> None:

@@ -30,7 +30,7 @@ class Bottleneck(nn.Module):
 
 
 def add_bottlenecks(model: Any, bottleneck: int, *, seed: int) -> Any:
-    """Two adapters a block of a GPT-2 model, after attention and after the MLP; they and the layer norms are trained."""
+    """Two adapters a block of a GPT-2 model, after attention and after the MLP: these and the layer norms train."""
     model.requires_grad_(False)
     torch.manual_seed(seed)
     width = model.config.n_embd

@@ -14,7 +14,7 @@ from typing import Any
 
 SYSTEM_PROMPT = "Chat like a friendly person."
 RANKERS: dict[str, dict[str, Any]] = {
-    "str": {"teleport": "none", "cluster": "str", "noise_rate": 0.24},
+    "str_noise": {"teleport": "none", "cluster": "str", "noise_rate": 0.24},
     "str_ours": {"teleport": "demonstration", "cluster": "ball_hall", "noise_rate": 0.24},
 }
 METHODS = ("sft", *RANKERS)
@@ -117,12 +117,35 @@ def held_out_prompts(count: int) -> list[dict[str, Any]]:
     return [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), count))]
 
 
-def generate(seed: int, sizes: Sizes, work: Path, methods: list[str]) -> Iterator[tuple[str, Path]]:
-    """Answers of every method, each in a file of the work folder, as soon as they are drawn."""
-    folder = work / f"seed_{seed}_{fingerprint(sizes)}"
+def generate(seed: int, sizes: Sizes, work: Path, methods: list[str]) -> Iterator[tuple[str, float, list[Any]]]:
+    """Each method with its seconds and its answers, as soon as they are drawn."""
+    import time
+
+    from rlsft.evaluation import read_generations
+
+    folder = folder_of(seed, sizes, work)
     prompts = held_out_prompts(sizes.eval_prompts)
+    begun = time.monotonic()
     for name, policy in policies(seed, sizes, folder, methods):
-        yield name, answers_of(policy, prompts, sizes, folder / f"answers_{name}.jsonl", name)
+        file = answers_of(policy, prompts, sizes, folder / f"answers_{name}.jsonl", name)
+        yield name, time.monotonic() - begun, read_generations(file)
+        begun = time.monotonic()
+
+
+def reward_facts(seed: int, sizes: Sizes, work: Path, method: str) -> dict[str, float]:
+    """Held-out accuracy of the reward model of a ranker; nothing for fine-tuning."""
+    import json
+
+    file = folder_of(seed, sizes, work) / method / "reward" / "done.json"
+    if not file.exists():
+        return {}
+    facts = json.loads(file.read_text())
+    return {"pair_accuracy": facts["eval_accuracy"], "held_out_pairs": facts["num_eval_pairs"]}
+
+
+def folder_of(seed: int, sizes: Sizes, work: Path) -> Path:
+    """Of the run directories of a seed."""
+    return work / f"seed_{seed}_{fingerprint(sizes)}"
 
 
 def fingerprint(sizes: Sizes) -> str:

@@ -20,8 +20,9 @@ from bench.replicate_str.task import Budget, Task
 
 BAD = 0.2  # share of demonstrations with the right digits in a wrong order
 BUDGET = Budget(
-    train=600, held_out=256, steps=250, rank_prompts=600, reward_steps=200, pairs_per_prompt=4, kl_coef=0.5
-)
+    train=600, held_out=256, steps=250, rank_prompts=600, reward_steps=200, pairs_per_prompt=4, kl_coef=0.5,
+    lora_rate=1e-2, adapter_rate=2e-2, bitfit_rate=3e-2,
+)  # fmt: skip
 PRETRAINING_STEPS = 150
 
 
@@ -56,7 +57,7 @@ def reordered(prompt: str) -> list[str]:
 
 def pretrained(seed: int, tokens: Any, folder: Path) -> Any:
     """A model that knows the form and not the task: it was trained to give the digits in any order."""
-    from bench.replicate_str.models import small_gpt2, trained_on
+    from bench.replicate.scratch import small_gpt2, trained_on
 
     rows = demonstrations(seed + 10_000, bad=1.0, train=2000, held_out=0).train
     model = small_gpt2(len(VOCABULARY), seed, width=64, layers=3, positions=64, end=tokens.eos_token_id)

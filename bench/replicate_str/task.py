@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,6 @@ class Task:
     folder: Path  # for what a method writes; gone afterwards
     true_reward: Callable[[str, str], float] | None = None
     is_language: bool = True
-    judge: Callable[[Sequence[str], Sequence[str]], Any] | None = None  # prompts, answers -> [n] scores
 
     def copy(self) -> Any:
         return copy.deepcopy(self.pretrained)

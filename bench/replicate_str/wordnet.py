@@ -9,22 +9,22 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from bench.replicate_str.task import Budget, Rows, Task
 
 TEMPLATES = ("What does '{}' mean?", "Define '{}'.", "The meaning of '{}' is what?")
 LONGEST = 12  # words of a definition
-WIDTH, LAYERS, VOCABULARY, POSITIONS = 96, 3, 800, 96
-PRETRAINING_STEPS = 400
+WIDTH, LAYERS, VOCABULARY, POSITIONS = 64, 2, 500, 96
+PRETRAINING_STEPS = 150
 BUDGET = Budget(
-    train=2000, held_out=400, steps=300, rank_prompts=300, reward_steps=120, pairs_per_prompt=6, lora_rate=3e-3
-)
+    train=2500, held_out=200, steps=200, rank_prompts=120, reward_steps=60, pairs_per_prompt=6, episodes=512,
+    lora_rate=1e-2, adapter_rate=1e-2, bitfit_rate=3e-2, kl_coef=0.5,
+)  # fmt: skip
 
 
 def wordnet(seed: int, budget: Budget, folder: Path) -> Task:
     """Words are split by their hash, the same for every seed; a paraphrase is another way to ask."""
-    from bench.replicate_str.models import small_bpe, small_gpt2, trained_on
+    from bench.replicate.scratch import small_bpe, small_gpt2, trained_on
 
     train, held_out = split(budget)
     adjectives = [
@@ -49,9 +49,7 @@ def split(budget: Budget) -> tuple[Rows, Rows]:
     """Rows of a sense each to train on, and words to be asked, with every sense as a reference."""
     words = sorted(definitions("adv"), key=place_of)
     asked, learned = words[: budget.held_out], words[budget.held_out :]
-    train = [
-        {"prompt": question(word), "completion": text} for word in learned for text in definitions("adv")[word]
-    ]
+    train = [{"prompt": question(word), "completion": text} for word in learned for text in definitions("adv")[word]]
     return train, [{"prompt": question(word), "references": list(definitions("adv")[word])} for word in asked]
 
 

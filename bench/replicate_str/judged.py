@@ -1,0 +1,65 @@
+"""The judge's verdict on answers to dialogues, apart from the trainings: it is a larger model than those it judges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.replicate.rows import Row, on_file, rows_of
+
+BASELINES = {"dialogues": "full", "smollm2": "sft"}
+
+
+def verdicts(results: Path, work: Path, seeds: list[int], most: int) -> Iterator[tuple[Row, dict[str, float]]]:
+    """For each row of answers in the work folder, the share that the judge puts above the baseline's, in per cent.
+
+    Args:
+        results: folder of the rows; what `judged.jsonl` there holds is not judged again.
+        work: folder of the answers.
+        seeds: which seeds.
+        most: judged prompts a row at most, the same for all methods.
+    """
+    file = results / "judged.jsonl"
+    for task, baseline in BASELINES.items():
+        rows = [row for row in rows_of(results / f"{task}.jsonl") if row["seed"] in seeds]
+        known: dict[Any, Any] = {}
+        for row in sorted(rows, key=lambda row: row["seed"]):
+            key = {name: row[name] for name in ("task", "seed", "budget", "method")}
+            theirs = {**key, "method": baseline}
+            if row["method"] == baseline or on_file(file, {**key, "most": most}):
+                continue
+            files = [answers_file(work, ours) for ours in (key, theirs)]
+            if not all(path.exists() for path in files):
+                continue
+            if str(files[1]) not in known:
+                known[str(files[1])] = scores(files[1], most)
+            yield {**key, "most": most}, compared(scores(files[0], most), known[str(files[1])])
+
+
+def scores(file: Path, most: int) -> Any:
+    """[n] the judge's scores of the first answers; an empty answer scores below all others."""
+    import numpy as np
+
+    from bench.replicate.judge import judge
+
+    rows = list(rows_of(file))[:most]
+    filled = [i for i, row in enumerate(rows) if row["answer"].strip()]
+    found = np.full(len(rows), -np.inf)
+    found[filled] = judge()([rows[i]["prompt"] for i in filled], [rows[i]["answer"] for i in filled])
+    return found
+
+
+def compared(ours: Any, theirs: Any) -> dict[str, float]:
+    """Win rate in per cent, a tie being half a win, and how many prompts it rests on."""
+    import numpy as np
+
+    wins = np.where(ours > theirs, 1.0, np.where(ours == theirs, 0.5, 0.0))
+    return {"win_rate": 100 * float(wins.mean()), "judged": len(wins)}
+
+
+def answers_file(work: Path, key: Row) -> Path:
+    """Where the answers of a row stand; other settings are another file."""
+    from bench.replicate_str.run import fingerprint
+
+    return work / f"{key['task']}_{key['seed']}_{key['method']}_{fingerprint(key['budget'])}.jsonl"
