@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -29,7 +30,8 @@ LONGEST_PROMPT, LONGEST_REPLY = 30, 24  # words
 class Settings:
     """What decides the judge; another value is another folder of the cache."""
 
-    pairs: int = 2000
+    layers: int = 8  # of 30
+    pairs: int = 4000
     tested: int = 400
     batch: int = 16
     learning_rate: float = 3e-4
@@ -89,9 +91,9 @@ def train(folder: Path, settings: Settings) -> None:
     from rlsft.models import load_tokenizer
     from rlsft.rewards import RewardModel
 
-    backbone = assets.smollm2("bfloat16")
-    tokenizer = load_tokenizer(backbone)
+    tokenizer = load_tokenizer(assets.smollm2("bfloat16"))
     tokenizer.chat_template = TEMPLATE
+    backbone = lower_layers(folder / "start", settings.layers, tokenizer)
     learned, tested = (pairs(side, settings) for side in ("train", "test"))
     args = RewardConfig(
         output_dir=str(folder / "run"), seed=settings.seed, per_device_train_batch_size=settings.batch,
@@ -103,8 +105,22 @@ def train(folder: Path, settings: Settings) -> None:
     trainer = RewardTrainer(str(backbone), args, learned, processing_class=tokenizer)
     trainer.train()
     trainer.reward_model.save_pretrained(folder, tokenizer)
+    shutil.rmtree(folder / "start")
     made = Judge(RewardModel.from_pretrained(folder).eval(), tokenizer, {})
     (folder / "accuracy.json").write_text(json.dumps(accuracy_of(made, tested)))
+
+
+def lower_layers(folder: Path, count: int, tokenizer: Any) -> Path:
+    """SmolLM2's first layers as a model folder of their own."""
+    from rlsft.data import assets
+    from rlsft.models import load_causal_lm
+
+    model = load_causal_lm(assets.smollm2("bfloat16"), dtype="bfloat16", attn_implementation="eager")
+    model.model.layers = model.model.layers[:count]
+    model.config.num_hidden_layers = count
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def accuracy_of(made: Judge, tested: list[dict[str, str]]) -> dict[str, float]:
