@@ -9,8 +9,13 @@ from dataclasses import dataclass
 from bench.replicate.intervals import Interval, interval, paired
 from bench.replicate.rows import Row
 
-# what a task is judged by first: the number nearest to what its user wants
-MAIN = {"sorting": "true_reward", "wordnet": "meteor", "dialogues": "win_rate", "smollm2": "win_rate"}
+# what a task is judged by, first the number nearest to what its user wants
+MAIN: dict[str, tuple[str, ...]] = {
+    "sorting": ("true_reward",),
+    "wordnet": ("meteor",),
+    "dialogues": ("win_rate", "meteor"),
+    "smollm2": ("win_rate", "meteor"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,10 +27,10 @@ class Claim:
     control: str
     source: str  # who says so
     least: float = 0.0
-    metrics: Mapping[str, str] | None = None  # per task; None = the main one
+    metrics: Mapping[str, tuple[str, ...]] | None = None  # per task; None = the main ones
 
 
-LARGE = {"smollm2": "win_rate"}  # there fine-tuning is LoRA and called sft
+LARGE = {"smollm2": ("win_rate", "meteor")}  # there fine-tuning is LoRA and called sft
 CLAIMS = (
     Claim("STR with noise beats fine-tuning with LoRA", "str_noise", "sft", "paper", metrics=LARGE),
     Claim("STR with our ranker beats fine-tuning with LoRA", "str_ours", "sft", "project", metrics=LARGE),
@@ -45,7 +50,7 @@ CLAIMS = (
         "str_noise",
         "project",
         least=3.0,
-        metrics={"dialogues": "win_rate", "smollm2": "win_rate"},
+        metrics={"dialogues": ("win_rate",), "smollm2": ("win_rate",)},
     ),
     Claim("STR with our ranker beats as many more steps of fine-tuning", "str_ours", "full_more", "control"),
     Claim("Critic-free STR beats full fine-tuning", "str_rloo", "full", "project"),
@@ -65,7 +70,9 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """held: the whole interval lies above; did not: it lies below; undecided: it does not say."""
+        """held: the whole interval lies above; did not hold: it lies below; undecided: it does not say."""
+        if self.difference.mean == self.difference.half == 0:
+            return "no difference at all"
         if self.difference.count < 2:
             return "undecided"
         if self.difference.low > self.claim.least:
@@ -78,12 +85,10 @@ def verdicts_of(rows: Sequence[Row], claims: Sequence[Claim] = CLAIMS) -> list[V
     found = []
     for task in dict.fromkeys(row["task"] for row in rows):
         for claim in claims:
-            metric = (claim.metrics or MAIN).get(task)
-            if metric is None:
-                continue
-            difference = difference_of(rows, task, metric, claim.method, claim.control)
-            if difference is not None:
-                found.append(Verdict(claim, task, metric, difference))
+            for metric in (claim.metrics or MAIN).get(task, ()):
+                difference = difference_of(rows, task, metric, claim.method, claim.control)
+                if difference is not None:
+                    found.append(Verdict(claim, task, metric, difference))
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.replicate.rows import Row, reported
-from bench.replicate_str.claims import MAIN, Verdict, difference_of, mean_of, verdicts_of
+from bench.replicate_str.claims import CLAIMS, Verdict, difference_of, mean_of, verdicts_of
 from bench.replicate_str.judged import BASELINES
 from bench.replicate_str.plots import draw_all
 
@@ -97,16 +97,18 @@ def page(rows: list[Row], sweep: list[Row], images: list[str]) -> Iterator[str]:
 
 
 def claim_table(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """One line a claim, one column a task."""
-    tasks = list(dict.fromkeys(verdict.task for verdict in verdicts))
-    yield "| claim | said by | " + " | ".join(f"{task} ({MAIN[task]})" for task in tasks) + " |"
-    yield "|---|---|" + "---|" * len(tasks)
-    for claim in dict.fromkeys(verdict.claim for verdict in verdicts):
+    """One line a claim, one column a task and the number it is judged by."""
+    columns = list(dict.fromkeys((verdict.task, verdict.metric) for verdict in verdicts))
+    heads = [f"{task}, {(COLUMNS | BEHAVIOUR)[metric][0]}" for task, metric in columns]
+    yield "| claim | said by | " + " | ".join(heads) + " |"
+    yield "|---|---|" + "---|" * len(columns)
+    known = {(verdict.claim, verdict.task, verdict.metric): verdict for verdict in verdicts}
+    for claim in (claim for claim in CLAIMS if any(verdict.claim is claim for verdict in verdicts)):
         cells = []
-        for task in tasks:
-            found = [verdict for verdict in verdicts if (verdict.claim, verdict.task) == (claim, task)]
-            digits = 3 if MAIN[task] == "true_reward" else 2
-            cells.append(f"**{found[0].word}** {found[0].difference.text(digits)}" if found else "–")
+        for task, metric in columns:
+            verdict = known.get((claim, task, metric))
+            digits = 3 if metric == "true_reward" else 2
+            cells.append(f"**{verdict.word}** {verdict.difference.text(digits)}" if verdict else "–")
         yield f"| {claim.text} | {claim.source} | " + " | ".join(cells) + " |"
     yield ""
 

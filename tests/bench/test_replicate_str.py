@@ -182,6 +182,7 @@ def rows_of_scores(task: str, metric: str, scores: dict[str, list[float]]) -> li
         ([1.0, 1.2, 0.9, 1.1], 3.0, "did not hold"),
         ([4.0, 4.2, 3.9, 4.1], 3.0, "held"),
         ([5.0], 0.0, "undecided"),
+        ([0.0, 0.0], 0.0, "no difference at all"),
     ],
 )
 def test_verdicts(differences: list[float], least: float, word: str) -> None:
