@@ -19,7 +19,6 @@ from bench.replicate.rows import RESULTS, numbers
 
 TASKS = ("sorting", "sweep", "wordnet", "dialogues", "smollm2", "judge")
 FEWER_SEEDS = {"sweep": 3, "smollm2": 3}  # these two take the first seeds alone
-JUDGED = 1100  # prompts a row, at most
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,7 +65,7 @@ def run(chosen: list[str], seeds: list[int], methods: list[str], changes: str, r
     if "judge" in chosen:  # last, whatever the order: it judges what the others drew
         chosen = [task for task in chosen if task != "judge"]
         run(chosen, seeds, methods, changes, results, work)
-        runs.run_judge(seeds, JUDGED, results, work)
+        runs.run_judge(seeds, results, work)
         return
     for task in chosen:
         for seed in seeds:

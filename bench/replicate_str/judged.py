@@ -9,22 +9,23 @@ from typing import Any
 from bench.replicate.rows import Row, on_file, rows_of
 
 BASELINES = {"dialogues": "full", "smollm2": "sft"}
+JUDGED = {"dialogues": 220, "smollm2": 1100}  # prompts a row: 1,100 over the five seeds, and 1,100 a seed
+FIRST = ("str_ours", "str_noise", "str_rloo", "full_more", "str")  # judged first: the claims hang on them
 
 
-def verdicts(results: Path, work: Path, seeds: list[int], most: int) -> Iterator[tuple[Row, dict[str, float]]]:
+def verdicts(results: Path, work: Path, seeds: list[int]) -> Iterator[tuple[Row, dict[str, float]]]:
     """For each row of answers in the work folder, the share that the judge puts above the baseline's, in per cent.
 
     Args:
         results: folder of the rows; what `judged.jsonl` there holds is not judged again.
         work: folder of the answers.
         seeds: which seeds.
-        most: judged prompts a row at most, the same for all methods.
     """
     file = results / "judged.jsonl"
     for task, baseline in BASELINES.items():
         rows = [row for row in rows_of(results / f"{task}.jsonl") if row["seed"] in seeds]
-        known: dict[Any, Any] = {}
-        for row in sorted(rows, key=lambda row: row["seed"]):
+        most, known = JUDGED[task], dict[str, Any]()
+        for row in sorted(rows, key=urgency):
             key = {name: row[name] for name in ("task", "seed", "budget", "method")}
             theirs = {**key, "method": baseline}
             if row["method"] == baseline or on_file(file, {**key, "most": most}):
@@ -35,6 +36,12 @@ def verdicts(results: Path, work: Path, seeds: list[int], most: int) -> Iterator
             if str(files[1]) not in known:
                 known[str(files[1])] = scores(files[1], most)
             yield {**key, "most": most}, compared(scores(files[0], most), known[str(files[1])])
+
+
+def urgency(row: Row) -> tuple[int, int]:
+    """Smaller is sooner: method by method, so that a stopped run has all seeds of the first ones."""
+    method = row["method"]
+    return FIRST.index(method) if method in FIRST else len(FIRST), row["seed"]
 
 
 def scores(file: Path, most: int) -> Any:

@@ -121,10 +121,10 @@ def run_smollm2(seed: int, methods: list[str], changes: str, results: Path, work
         write_jsonl(answers_file(work, {**key, "method": method}), rows)
 
 
-def run_judge(seeds: list[int], most: int, results: Path, work: Path) -> None:
+def run_judge(seeds: list[int], results: Path, work: Path) -> None:
     """The judge's verdict on every row of answers that has none."""
     begun = time.monotonic()
-    for key, found in verdicts(results, work, seeds, most):
+    for key, found in verdicts(results, work, seeds):
         write(results / "judged.jsonl", key, found, time.monotonic() - begun)
         begun = time.monotonic()
 

@@ -202,18 +202,19 @@ def test_ties_are_half_a_win_and_silence_loses() -> None:
 def test_the_judge_compares_answers_to_the_same_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import bench.replicate_str.judged as judged
 
+    monkeypatch.setitem(judged.JUDGED, "dialogues", 2)
     monkeypatch.setattr(judged, "scores", lambda file, most: np.array(json.loads(file.read_text())[:most], dtype=float))
     rows = rows_of_scores("dialogues", "meteor", {"full": [1.0, 1.0], "str_ours": [1.0, 1.0]})
     for row, answers in zip(rows, ([1, 1], [1, 1], [2, 0], [2, 2]), strict=True):
         append(tmp_path / "dialogues.jsonl", row)
-        answers_file(tmp_path, row).write_text(json.dumps(answers))
-    found = list(verdicts(tmp_path, tmp_path, [0, 1], 2))
+        answers_file(tmp_path, row).write_text(json.dumps([*answers, 9 if row["method"] == "full" else 0]))
+    found = list(verdicts(tmp_path, tmp_path, [0, 1]))
     assert [(key["seed"], key["method"], numbers["win_rate"]) for key, numbers in found] == [
         (0, "str_ours", 50.0),
         (1, "str_ours", 100.0),
     ]
     append(tmp_path / "judged.jsonl", {**found[0][0], **found[0][1]})
-    assert [key["seed"] for key, _ in verdicts(tmp_path, tmp_path, [0, 1], 2)] == [1]
+    assert [key["seed"] for key, _ in verdicts(tmp_path, tmp_path, [0, 1])] == [1]
 
 
 def test_report_has_tables_verdicts_and_plots(tmp_path: Path) -> None:
