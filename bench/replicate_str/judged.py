@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from bench.replicate.judge import NAME
 from bench.replicate.rows import Row, on_file, rows_of
 
 BASELINES = {"dialogues": "full", "smollm2": "sft"}
@@ -28,14 +31,15 @@ def verdicts(results: Path, work: Path, seeds: list[int]) -> Iterator[tuple[Row,
         for row in sorted(rows, key=urgency):
             key = {name: row[name] for name in ("task", "seed", "budget", "method")}
             theirs = {**key, "method": baseline}
-            if row["method"] == baseline or on_file(file, {**key, "most": most}):
+            wanted = {**key, "most": most, "judge": NAME}
+            if row["method"] == baseline or on_file(file, wanted):
                 continue
             files = [answers_file(work, ours) for ours in (key, theirs)]
             if not all(path.exists() for path in files):
                 continue
             if str(files[1]) not in known:
                 known[str(files[1])] = scores(files[1], most)
-            yield {**key, "most": most}, compared(scores(files[0], most), known[str(files[1])])
+            yield wanted, compared(scores(files[0], most), known[str(files[1])])
 
 
 def urgency(row: Row) -> tuple[int, int]:
@@ -46,8 +50,6 @@ def urgency(row: Row) -> tuple[int, int]:
 
 def scores(file: Path, most: int) -> Any:
     """[n] the judge's scores of the first answers; an empty answer scores below all others."""
-    import numpy as np
-
     from bench.replicate.judge import judge
 
     rows = list(rows_of(file))[:most]
@@ -59,8 +61,6 @@ def scores(file: Path, most: int) -> Any:
 
 def compared(ours: Any, theirs: Any) -> dict[str, float]:
     """Win rate in per cent, a tie being half a win, and how many prompts it rests on."""
-    import numpy as np
-
     wins = np.where(ours > theirs, 1.0, np.where(ours == theirs, 0.5, 0.0))
     return {"win_rate": 100 * float(wins.mean()), "judged": len(wins)}
 
