@@ -76,6 +76,8 @@ def test_cosine_of_two_sortings_is_the_share_of_equal_places() -> None:
     assert a @ a == 6
     assert a @ c == 0
     assert c.sum() == 2
+    word, zero = places(["no 1", "2 0"])
+    assert word @ zero == 0, "a place has room for what is no digit"
 
 
 def test_a_sorting_said_otherwise_has_the_same_digits() -> None:
