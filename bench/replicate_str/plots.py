@@ -56,7 +56,7 @@ def methods_figure(rows: list[Row]) -> Any:
         ax.set_yticks(range(len(LABELS)), list(LABELS.values()) if place == 0 else [""] * len(LABELS))
         ax.set_ylim(len(LABELS) - 0.5, -0.5)
         ax.set_title(AXES[axis])
-        ax.locator_params(axis="x", nbins=5)
+        ax.locator_params(axis="x", nbins=4)
         ax.set_xlabel("gain over full fine-tuning")
     return figure
 
