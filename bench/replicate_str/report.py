@@ -39,7 +39,8 @@ of a seed start from one pretrained model. Settings were chosen on seeds from 10
 HOW_TO_READ = """\
 *held*: the whole interval of the paired difference lies above the mark (0 unless the claim names another); *did not
 hold*: it lies below; *undecided*: it contains it. A task is judged by its own number: true reward (0 to 1), METEOR, or
-the judge's win rate over fine-tuning's answers in per cent.
+the judge's win rate over fine-tuning's answers in per cent. Of so many verdicts a few are wrong by chance alone: an
+interval of 95 % says so of itself.
 """
 SWEEP = """\
 STR with our ranker on the sorting task, {seeds} seeds: true reward of drawn answers minus that of the fine-tuned policy
