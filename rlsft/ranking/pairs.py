@@ -12,6 +12,7 @@ from rlsft.ranking.noise import NOISE_KINDS, add_noise, check_noise_kinds, conte
 
 PairMode = Literal["at_least", "exact"]
 PAIR_MODES = ("at_least", "exact")
+NOISE_TRIES = 8  # damage that happens to give the better answer is drawn anew so often
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,12 @@ def make_pairs(
     preference format wants them. Draws depend on the seed and the texts alone.
     """
     count = len(representatives)
-    places = pair_places(count, settings.interval(count), settings.pair_mode)
+    places = [
+        (w, low)
+        for w, low in pair_places(count, settings.interval(count), settings.pair_mode)
+        # without clusters equal answers all stay, and a pair of equals teaches nothing
+        if not same_text(representatives[w]["completion"], representatives[low]["completion"])
+    ]
     if settings.max_pairs_per_prompt is not None and len(places) > settings.max_pairs_per_prompt:
         rng = content_rng(settings.seed, "cap", prompt_key(prompt))
         keep = rng.permutation(len(places))[: settings.max_pairs_per_prompt]
@@ -86,7 +92,11 @@ def _pair(
     text, kind = clean, None
     if rng.random() < settings.noise_rate:
         borrowed = [other for other in others if other != clean]
-        text, kind = add_noise(clean, rng, kinds=settings.noise_kinds, language=settings.language, others=borrowed)
+        for _ in range(NOISE_TRIES):
+            noised = add_noise(clean, rng, kinds=settings.noise_kinds, language=settings.language, others=borrowed)
+            if not same_text(noised.text, high["completion"]):
+                text, kind = noised
+                break
     return {
         "prompt": prompt,
         "chosen": as_completion(prompt, high["completion"]),
@@ -100,6 +110,11 @@ def _pair(
         "chosen_index": high["response_index"],
         "rejected_index": low["response_index"],
     }
+
+
+def same_text(a: str, b: str) -> bool:
+    """Whether a reader sees the same answer: white space around and between words does not count."""
+    return a.split() == b.split()
 
 
 def as_completion(prompt: Prompt, text: str) -> str | list[dict[str, str]]:

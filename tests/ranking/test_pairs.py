@@ -100,3 +100,18 @@ def test_the_cap_keeps_a_subset_of_the_pairs() -> None:
     )
     assert len(some) == 4
     assert all(pair in every for pair in some)
+
+
+def test_equal_answers_are_never_paired() -> None:
+    rows = representatives(4)
+    rows[2]["completion"] = rows[0]["completion"].replace(" ", "  ")  # without clusters, equal answers all stay
+    pairs = make_pairs("Why?", rows, [], PairSettings(noise_rate=0.0, rank_interval=2))
+    assert [(pair["chosen_rank"], pair["rejected_rank"]) for pair in pairs] == [(1, 7), (3, 7)]
+
+
+def test_damage_that_gives_the_better_answer_is_drawn_anew() -> None:
+    rows = [row | {"completion": text} for row, text in zip(representatives(2), ("1 2", "1 2 2"), strict=True)]
+    settings = [PairSettings(noise_rate=1.0, rank_interval=1, noise_kinds=("ngram",), seed=seed) for seed in range(40)]
+    pairs = [pair for setting in settings for pair in make_pairs("Sort 2 1.", rows, [], setting)]
+    assert all(pair["rejected"].split() != ["1", "2"] for pair in pairs)
+    assert sum(pair["noise"] is not None for pair in pairs) == 40
